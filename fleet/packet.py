@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes on the air: packet header, local answer, exit notice, inference ids.
+
+All integers are little-endian. A packet is one BLE notification: an 8-byte header and a body.
+
+=======  ====================  =========================================================
+bytes    field                 meaning
+=======  ====================  =========================================================
+0-1      inference id          16-bit serial number (RFC 1982)
+2        stage, codec          stage in the low four bits, codec in the high four
+3-4      first coefficient     index of the body's first coefficient in the stage's order
+5-6      count, age            count in the low twelve bits, age in events in the high four
+7        sequence              counts every packet that this camera put on the air, modulo 256
+=======  ====================  =========================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+HEADER = struct.Struct("<HBHHB")
+HEADER_BYTES = HEADER.size
+EXIT_NOTICE = struct.Struct("<HHBB")
+EXIT_NOTICE_BYTES = EXIT_NOTICE.size
+ANSWER = struct.Struct("<HB")
+
+MAX_PAYLOAD = 244  # 251 link-layer octets - 4 (L2CAP) - 3 (ATT)
+MIN_PAYLOAD = 20  # 27 link-layer octets - 4 - 3
+MAX_AGE = 15  # events; the field saturates
+MAX_COUNT = 0xFFF
+MAX_FIRST = 0xFFFF
+LOCAL_ANSWER_STAGE = 15
+_ID_MODULUS = 1 << 16
+
+STALE_WINDOW = 1024
+"""How many ids back count as older. A camera that restarts begins at a random id; with RFC 1982's
+half circle every second restart would look stale for an hour. Within a connection ids only ever
+fall behind by a few, so anything further back than this is a restart."""
+
+
+class PacketError(ValueError):
+    """Bytes from the air that are not a packet of ours."""
+
+
+def is_newer(candidate: int, reference: int) -> bool:
+    """Whether ``candidate`` is a later inference than ``reference`` (RFC 1982, with a narrow past).
+
+    Args:
+        candidate: inference id, 0..65535.
+        reference: inference id, 0..65535.
+    """
+    return candidate != reference and not is_stale(candidate, reference)
+
+
+def is_stale(candidate: int, reference: int) -> bool:
+    """Whether ``candidate`` is one of the :data:`STALE_WINDOW` ids just before ``reference``."""
+    return 0 < (reference - candidate) % _ID_MODULUS <= STALE_WINDOW
+
+
+def next_id(inference_id: int) -> int:
+    """The id that follows, modulo 2**16."""
+    return (inference_id + 1) % _ID_MODULUS
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first eight bytes of every packet.
+
+    Attributes:
+        inference_id: 0..65535.
+        stage: 0..14, or :data:`LOCAL_ANSWER_STAGE`.
+        codec: 0..15, see :mod:`fleet.codec`.
+        first: index of the first coefficient, 0..65535.
+        count: number of coefficients, 0..4095.
+        age: connection events since the frame was captured, 0..15, saturating.
+        sequence: 0..255.
+    """
+
+    inference_id: int
+    stage: int
+    codec: int
+    first: int
+    count: int
+    age: int = 0
+    sequence: int = 0
+
+    def pack(self) -> bytes:
+        """Eight bytes.
+
+        Raises:
+            PacketError: a field is out of its range.
+        """
+        if not (0 <= self.stage <= 15 and 0 <= self.codec <= 15 and 0 <= self.count <= MAX_COUNT):
+            raise PacketError(f"header out of range: {self}")
+        try:
+            return HEADER.pack(
+                self.inference_id,
+                self.stage | self.codec << 4,
+                self.first,
+                self.count | min(self.age, MAX_AGE) << 12,
+                self.sequence,
+            )
+        except struct.error as err:
+            raise PacketError(f"header out of range: {self}") from err
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Header:
+        """The header of a packet.
+
+        Raises:
+            PacketError: fewer than eight bytes, or more than one notification can hold.
+        """
+        if not HEADER_BYTES <= len(packet) <= MAX_PAYLOAD:
+            raise PacketError(f"a packet has {HEADER_BYTES} to {MAX_PAYLOAD} bytes, this one {len(packet)}")
+        inference_id, stage_codec, first, count_age, sequence = HEADER.unpack_from(packet)
+        return cls(
+            inference_id, stage_codec & 15, stage_codec >> 4, first, count_age & MAX_COUNT, count_age >> 12, sequence
+        )
+
+
+def stamp(packet: bytes, *, age: int, sequence: int) -> bytes:
+    """The packet with its age and sequence number set, as the radio does when it sends.
+
+    Args:
+        packet: a packet, its two last header fields arbitrary.
+        age: connection events since the frame was captured; saturates at 15.
+        sequence: taken modulo 256.
+
+    Raises:
+        PacketError: not a packet.
+    """
+    header = Header.unpack(packet)
+    count_age = header.count | min(max(age, 0), MAX_AGE) << 12
+    return packet[:5] + struct.pack("<HB", count_age, sequence & 0xFF) + packet[8:]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAnswer:
+    """The device's own answer on its way to the hub: a packet with stage 15.
+
+    Attributes:
+        inference_id: 0..65535.
+        class_index: index into the bundle's classes.
+        confidence: 0..1, on the air in steps of 1/255.
+    """
+
+    inference_id: int
+    class_index: int
+    confidence: float
+
+    def pack(self) -> bytes:
+        """Eleven bytes: header and body."""
+        header = Header(self.inference_id, LOCAL_ANSWER_STAGE, 0, 0, 1)
+        return header.pack() + ANSWER.pack(self.class_index, _to_u8(self.confidence))
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> LocalAnswer:
+        """The answer in a packet.
+
+        Raises:
+            PacketError: another stage, or a body of the wrong length.
+        """
+        header = Header.unpack(packet)
+        if header.stage != LOCAL_ANSWER_STAGE or len(packet) != HEADER_BYTES + ANSWER.size:
+            raise PacketError("not a local answer")
+        class_index, confidence = ANSWER.unpack_from(packet, HEADER_BYTES)
+        return cls(header.inference_id, class_index, confidence / 255)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitNotice:
+    """The hub's word that an inference is over.
+
+    Attributes:
+        inference_id: 0..65535.
+        class_index: index into the bundle's classes.
+        stage: the exit that answered; 15 when the hub heard the device's own answer.
+        confidence: 0..1, on the air in steps of 1/255.
+    """
+
+    inference_id: int
+    class_index: int
+    stage: int
+    confidence: float
+
+    def pack(self) -> bytes:
+        """Six bytes."""
+        return EXIT_NOTICE.pack(self.inference_id, self.class_index, self.stage, _to_u8(self.confidence))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> ExitNotice:
+        """The notice in six bytes.
+
+        Raises:
+            PacketError: not six bytes.
+        """
+        if len(data) != EXIT_NOTICE_BYTES:
+            raise PacketError(f"an exit notice has {EXIT_NOTICE_BYTES} bytes, this one {len(data)}")
+        inference_id, class_index, stage, confidence = EXIT_NOTICE.unpack(data)
+        return cls(inference_id, class_index, stage, confidence / 255)
+
+
+def _to_u8(confidence: float) -> int:
+    return max(0, min(255, round(confidence * 255)))
