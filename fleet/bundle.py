@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle: a directory that holds one trained model for both ends of the link.
+
+``manifest.json`` says everything that the two ends must share and names every other file with its SHA-256:
+one ONNX file a stage and one for the head (the device's), ``cloud.safetensors`` (the hub's). The first
+eight bytes of the manifest's own SHA-256 are the bundle's identity on the air.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from fleet.codec import Coder, Quantiser, StageLayout, coder_named
+from fleet.errors import FleetError
+from fleet.exits import Classes, Decider, Trigger
+from fleet.ladder import Ladder
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 4 << 20
+Precision = Literal["float", "int8"]
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """One stage of the device's network.
+
+    Attributes:
+        n: 1.. for stages, the number after the last stage for the head.
+        files: ONNX file by precision.
+        macs: multiply-accumulates by layer type, the encoder's included.
+    """
+
+    n: int
+    files: Mapping[str, str]
+    macs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One trained model.
+
+    Attributes:
+        path: the directory.
+        name: as the manifest has it.
+        identity: first eight bytes of the manifest's SHA-256; both ends must hold the same.
+        backbone: name of the backbone.
+        input_size: height and width of the network's input, pixels.
+        mean: of the input's normalisation, RGB, 0..1.
+        std: of the input's normalisation, RGB, 0..1.
+        classes: what it recognises.
+        exit_stages: N, the last stage that is sent.
+        stages: the device's network in order, the head last.
+        layouts: what each stage sends, by stage.
+        decider: temperatures and thresholds.
+        coder: how coefficients are coded by default.
+        cloud_file: the hub's weights.
+        trained: whether the weights come from training; a fresh network is good for plumbing only.
+    """
+
+    path: Path
+    name: str
+    identity: bytes
+    backbone: str
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classes: Classes
+    exit_stages: int
+    stages: tuple[StageFile, ...]
+    layouts: Mapping[int, StageLayout]
+    decider: Decider
+    coder: Coder
+    cloud_file: str
+    trained: bool
+    checksums: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Read a bundle's manifest and check that its files are there and unharmed.
+
+        Raises:
+            FleetError: no bundle there, another format, a file that is missing or has changed.
+        """
+        directory = Path(path)
+        manifest_path = directory / MANIFEST
+        try:
+            if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
+                raise FleetError(f"{manifest_path} is too large to be a manifest")
+            raw = manifest_path.read_bytes()
+        except OSError as err:
+            raise FleetError(f"{directory} is not a model bundle: cannot read {MANIFEST} ({err.strerror})") from err
+        try:
+            manifest = json.loads(raw)
+            bundle = cls._from_manifest(directory, manifest, hashlib.sha256(raw).digest()[:8])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
+            raise FleetError(f"{manifest_path} is damaged: {type(err).__name__} {err}") from err
+        bundle.verify()
+        return bundle
+
+    @classmethod
+    def _from_manifest(cls, directory: Path, m: Mapping[str, Any], identity: bytes) -> Bundle:
+        if m.get("format") != FORMAT:
+            raise FleetError(
+                f"{directory} has bundle format {m.get('format')}, this version reads {FORMAT}: export it again"
+            )
+        classes = Classes(
+            ids=tuple(c["id"] for c in m["classes"]),
+            names=tuple(c["name"] for c in m["classes"]),
+            group_of=tuple(m["groups"].index(c["group"]) for c in m["classes"]),
+            groups=tuple(m["groups"]),
+        )
+        stages = tuple(StageFile(int(s["n"]), dict(s["files"]), dict(s["macs"])) for s in m["stages"])
+        layouts = {int(s["n"]): layout_from_manifest(int(s["n"]), s["latent"]) for s in m["stages"] if "latent" in s}
+        if not layouts or sorted(layouts) != list(range(1, len(layouts) + 1)):
+            raise FleetError(f"{directory}: the stages that are sent must be numbered from 1 on")
+        decision = m["decision"]
+        decider = Decider(
+            classes=classes,
+            temperatures={int(k): float(v) for k, v in decision["temperatures"].items()},
+            thresholds={int(k): float(v) for k, v in decision["thresholds"].items()},
+            trigger=decision["trigger"],
+            unit=decision["unit"],
+        )
+        mean, std = m["input"]["mean"], m["input"]["std"]
+        return cls(
+            path=directory,
+            name=str(m["name"]),
+            identity=identity,
+            backbone=str(m["backbone"]),
+            input_size=int(m["input"]["size"]),
+            mean=(float(mean[0]), float(mean[1]), float(mean[2])),
+            std=(float(std[0]), float(std[1]), float(std[2])),
+            classes=classes,
+            exit_stages=max(layouts),
+            stages=stages,
+            layouts=layouts,
+            decider=decider,
+            coder=coder_named(m["codec"]),
+            cloud_file=str(m["cloud"]),
+            trained=bool(m["trained"]),
+            checksums=dict(m["files"]),
+        )
+
+    def verify(self) -> None:
+        """Compare every file with the manifest.
+
+        Raises:
+            FleetError: a file is missing, has changed, or lies outside the bundle.
+        """
+        needed = {self.cloud_file, *(f for stage in self.stages for f in stage.files.values())}
+        if not needed <= set(self.checksums):
+            raise FleetError(f"{self.path}: the manifest has no checksum for {sorted(needed - set(self.checksums))[0]}")
+        for name, expected in self.checksums.items():
+            if PurePosixPath(name).name != name or "\\" in name:
+                raise FleetError(f"{self.path}: the manifest names a file outside the bundle: {name}")
+            try:
+                found = sha256_of(self.path / name)
+            except OSError as err:
+                raise FleetError(f"{self.path / name} cannot be read ({err.strerror})") from err
+            if found != expected:
+                raise FleetError(f"{self.path / name} is not the file that the manifest describes: export it again")
+
+    def stage_path(self, stage: StageFile, precision: Precision) -> Path:
+        """The ONNX file of a stage.
+
+        Raises:
+            FleetError: the bundle has no such precision.
+        """
+        if precision not in stage.files:
+            raise FleetError(f"{self.path} has no {precision} stages; it has: {', '.join(sorted(stage.files))}")
+        return self.path / stage.files[precision]
+
+    @property
+    def cloud_path(self) -> Path:
+        """The hub's weights."""
+        return self.path / self.cloud_file
+
+
+def layout_from_manifest(stage: int, latent: Mapping[str, Any]) -> StageLayout:
+    """A stage's layout as the manifest describes it (the inverse of :func:`layout_to_manifest`)."""
+    return StageLayout(
+        stage=stage,
+        quantiser=Quantiser(tuple(map(float, latent["low"])), tuple(map(float, latent["step"])), int(latent["levels"])),
+        ladder=Ladder(int(latent["base"]), int(latent["doublings"]), latent["order"]),
+        rungs=tuple(map(int, latent["rungs"])),
+        mean_levels=tuple(map(int, latent["mean_levels"])),
+    )
+
+
+def layout_to_manifest(layout: StageLayout) -> dict[str, Any]:
+    """What the manifest says of a stage's layout."""
+    return {
+        "low": list(layout.quantiser.low),
+        "step": list(layout.quantiser.step),
+        "levels": layout.quantiser.levels,
+        "base": layout.ladder.base,
+        "doublings": layout.ladder.levels,
+        "order": layout.ladder.order,
+        "rungs": list(layout.rungs),
+        "mean_levels": list(layout.mean_levels),
+    }
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    name: str,
+    backbone: str,
+    input_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: Classes,
+    stages: Sequence[StageFile],
+    layouts: Mapping[int, StageLayout],
+    temperatures: Mapping[int, float],
+    thresholds: Mapping[int, float],
+    trigger: Trigger,
+    unit: str,
+    codec: str,
+    cloud_file: str,
+    trained: bool,
+    notes: Mapping[str, str],
+) -> Bundle:
+    """Write the manifest of a directory that already holds the other files, and load the result.
+
+    Args:
+        directory: where the files are.
+        notes: licence, data and training notes, free text by key.
+
+    Raises:
+        FleetError: what was written does not load.
+    """
+    files = sorted({cloud_file, *(f for stage in stages for f in stage.files.values())})
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "trained": trained,
+        "backbone": backbone,
+        "input": {"size": input_size, "mean": list(mean), "std": list(std)},
+        "groups": list(classes.groups),
+        "classes": [
+            {"id": i, "name": n, "group": classes.groups[g]}
+            for i, n, g in zip(classes.ids, classes.names, classes.group_of, strict=True)
+        ],
+        "codec": codec,
+        "decision": {
+            "trigger": trigger,
+            "unit": unit,
+            "temperatures": {str(k): v for k, v in temperatures.items()},
+            "thresholds": {str(k): v for k, v in thresholds.items()},
+        },
+        "stages": [
+            {
+                "n": stage.n,
+                "files": dict(stage.files),
+                "macs": dict(stage.macs),
+                **({"latent": layout_to_manifest(layouts[stage.n])} if stage.n in layouts else {}),
+            }
+            for stage in stages
+        ],
+        "cloud": cloud_file,
+        "files": {f: sha256_of(directory / f) for f in files},
+        "notes": dict(notes),
+    }
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return Bundle.load(directory)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

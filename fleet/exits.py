@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From logits to an answer: groups, confidence, thresholds (FLEET section 3.4, early-exit trigger)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fleet.errors import FleetError
+
+Trigger = Literal["confidence", "entropy"]
+Unit = Literal["group", "class"]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a bundle can recognise.
+
+    Attributes:
+        ids: a class's directory name in the data set, for example a WordNet id.
+        names: in words.
+        group_of: index into ``groups``, one a class.
+        groups: for example vehicle, pet, animal, none.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    group_of: tuple[int, ...]
+    groups: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ids or not len(self.ids) == len(self.names) == len(self.group_of):
+            raise FleetError("every class needs an id, a name and a group")
+        if not all(0 <= g < len(self.groups) for g in self.group_of):
+            raise FleetError("a class names a group that there is not")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def group_named(self, label: str | None) -> str | None:
+        """The group that a folder of that name holds: a class id, a class in words, or a group; else None."""
+        if label is None:
+            return None
+        if label in self.groups:
+            return label
+        for labels in (self.ids, self.names):
+            if label in labels:
+                return self.groups[self.group_of[labels.index(label)]]
+        return None
+
+    def group_probabilities(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sums over each group's classes.
+
+        Args:
+            probabilities: shape (..., classes).
+
+        Returns:
+            Shape (..., groups).
+        """
+        out: npt.NDArray[np.float64] = probabilities @ self._membership
+        return out
+
+    @cached_property
+    def _membership(self) -> npt.NDArray[np.float64]:
+        return np.eye(len(self.groups))[list(self.group_of)]  # (classes, groups)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One exit's view of a frame.
+
+    Attributes:
+        class_index: the likeliest class of the likeliest group.
+        class_confidence: its probability.
+        group: the likeliest group.
+        group_confidence: its probability.
+        certainty: what is compared with the threshold, 0..1; higher is surer.
+    """
+
+    class_index: int
+    class_confidence: float
+    group: str
+    group_confidence: float
+    certainty: float
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Turns logits into predictions and says when one is sure enough.
+
+    Attributes:
+        classes: what can be recognised.
+        temperatures: by exit; logits are divided by them (temperature scaling). 1 where missing.
+        thresholds: by exit; an exit answers when its certainty reaches its threshold.
+        trigger: ``confidence``: the top-1 softmax; ``entropy``: one minus the normalised entropy.
+        unit: whether the trigger looks at groups or at classes.
+    """
+
+    classes: Classes
+    temperatures: Mapping[int, float]
+    thresholds: Mapping[int, float]
+    trigger: Trigger = "confidence"
+    unit: Unit = "group"
+
+    def predict(self, exit_stage: int, logits: npt.ArrayLike) -> Prediction:
+        """The prediction of one exit.
+
+        Args:
+            exit_stage: whose temperature applies.
+            logits: shape (classes,).
+
+        Raises:
+            FleetError: another number of logits than classes, or logits that are not finite.
+        """
+        scores = np.asarray(logits, dtype=np.float64)
+        if scores.shape != (len(self.classes),) or not np.isfinite(scores).all():
+            raise FleetError(
+                f"exit {exit_stage} gave {scores.shape} logits for {len(self.classes)} classes, or no numbers"
+            )
+        probabilities = softmax(scores / self.temperatures.get(exit_stage, 1.0))
+        groups = self.classes.group_probabilities(probabilities)
+        group = int(groups.argmax())
+        members = np.asarray(self.classes.group_of) == group
+        index = int(np.where(members, probabilities, -1.0).argmax())
+        judged = groups if self.unit == "group" else probabilities
+        return Prediction(
+            class_index=index,
+            class_confidence=float(probabilities[index]),
+            group=self.classes.groups[group],
+            group_confidence=float(groups[group]),
+            certainty=float(judged.max()) if self.trigger == "confidence" else 1.0 - normalised_entropy(judged),
+        )
+
+    def is_sure(self, exit_stage: int, prediction: Prediction) -> bool:
+        """Whether the exit may answer; an exit without a threshold never does on its own."""
+        return prediction.certainty >= self.thresholds.get(exit_stage, float("inf"))
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    out: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return out
+
+
+def normalised_entropy(probabilities: npt.NDArray[np.float64]) -> float:
+    """Entropy over its maximum, 0 (sure) to 1 (no idea)."""
+    if probabilities.size < 2:
+        return 0.0
+    positive = probabilities[probabilities > 0]
+    return float(-(positive * np.log(positive)).sum() / np.log(probabilities.size))

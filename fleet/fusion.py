@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hub's network: merge what arrived of two stages, fuse, go on with the backbone (FLEET sections 3.3, 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fleet.backbones.stage import Backbone
+
+
+class ExitBlock(nn.Module):
+    """Fuses the newest stages' maps into what the backbone's next stage expects.
+
+    Every map is brought to the next stage's input size (the paper's UpSample, bilinear), concatenated
+    (eq. 7), and goes through a dense block, f_n of eq. 8, with batch norm of this exit's own.
+
+    Args:
+        channels: channels of each fused map, oldest first.
+        out: channels of stage n's map, the input of stage n+1.
+        size: cells a side of that map.
+        growth: channels that each layer of the dense block adds.
+        layers: layers of the dense block.
+    """
+
+    def __init__(self, channels: Sequence[int], out: int, *, size: int, growth: int = 32, layers: int = 2) -> None:
+        super().__init__()
+        self.size = size
+        width = sum(channels)
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            self.layers.append(
+                nn.Sequential(
+                    nn.Conv2d(width, growth, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(growth),
+                    nn.Hardswish(inplace=True),
+                )
+            )
+            width += growth
+        self.project = nn.Sequential(nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The fused map.
+
+        Args:
+            maps: dequantised maps, oldest first, shapes (B, c_i, g_i, g_i).
+
+        Returns:
+            Shape (B, out, size, size).
+        """
+        sized = [self._resize(m) for m in maps]
+        known = torch.cat(sized, dim=1)  # (B, sum c_i, size, size)
+        for layer in self.layers:
+            known = torch.cat([known, layer(known)], dim=1)
+        fused: Tensor = self.project(known)
+        return fused
+
+    def _resize(self, features: Tensor) -> Tensor:
+        if features.shape[-1] == self.size:
+            return features
+        return F.interpolate(features, size=(self.size, self.size), mode="bilinear", align_corners=False)
+
+
+class CloudNetwork(nn.Module):
+    """All exits over one shared trunk: the backbone's own remaining stages and head.
+
+    Args:
+        backbone: the trained backbone; its stages and head are shared, not copied.
+        channels: channels that travel, by stage.
+        fuse: k of the paper, how many stages an exit fuses (2; fewer where there are not so many).
+    """
+
+    def __init__(self, backbone: Backbone, channels: Mapping[int, int], *, fuse: int = 2) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fused = {n: tuple(range(max(min(channels), n - fuse + 1), n + 1)) for n in channels}
+        specs = {spec.n: spec for spec in backbone.stage_specs}
+        self.exits = nn.ModuleDict(
+            {
+                str(n): ExitBlock([channels[m] for m in stages], specs[n].channels, size=specs[n].size)
+                for n, stages in self.fused.items()
+            }
+        )
+
+    def forward(self, exit_stage: int, maps: Sequence[Tensor]) -> Tensor:
+        """Logits of one exit.
+
+        Args:
+            exit_stage: n.
+            maps: dequantised maps of the stages ``fused[n]``, oldest first, shapes (B, c_i, g_i, g_i).
+
+        Returns:
+            Shape (B, classes).
+        """
+        block = self.exits[str(exit_stage)]
+        return self.backbone.from_stage(exit_stage, block(maps))

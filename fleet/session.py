@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hub's side of one camera: packets in any order come in, exits to run and answers come out.
+
+Pure: no clock, no thread, no network inside. A node or the simulator takes packets in as they arrive,
+asks for the next exit whenever its processor is free, and hands the logits back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy.typing as npt
+
+from fleet.bundle import Bundle
+from fleet.codec import FloatArray, StageBuffer
+from fleet.exits import Prediction
+from fleet.packet import LOCAL_ANSWER_STAGE, Header, LocalAnswer, PacketError, is_stale
+
+REMEMBERED_ANSWERS = 64
+
+
+class Taken(Enum):
+    """What became of a packet."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    ANSWERED = "answered"
+    LOCAL_ANSWER = "local answer"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True)
+class ExitTask:
+    """An exit that is worth running now.
+
+    Attributes:
+        inference_id: 0..65535.
+        stage: which exit.
+        maps: dequantised maps of the stages it fuses, oldest first, shapes (c_i, g_i, g_i).
+        complete: every coefficient of the stage has arrived.
+    """
+
+    inference_id: int
+    stage: int
+    maps: tuple[FloatArray, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The hub's answer for one frame.
+
+    Attributes:
+        inference_id: 0..65535.
+        prediction: class, group and confidences.
+        stage: the exit that answered, or 15 for the device's own answer.
+    """
+
+    inference_id: int
+    prediction: Prediction
+    stage: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the device answered and the hub only heard of it."""
+        return self.stage == LOCAL_ANSWER_STAGE
+
+
+@dataclass
+class CloudSession:
+    """The state of one camera's newest inference, and which ids have been answered.
+
+    Attributes:
+        bundle: layouts, thresholds, classes.
+        fused: which stages each exit fuses, oldest first.
+        counts: packets by what became of them.
+    """
+
+    bundle: Bundle
+    fused: Mapping[int, tuple[int, ...]]
+    counts: dict[Taken, int] = field(default_factory=lambda: dict.fromkeys(Taken, 0))
+    _current: int | None = None
+    _buffers: dict[int, StageBuffer] = field(default_factory=dict)
+    _fresh: bool = False
+    _answered: dict[int, None] = field(default_factory=dict)
+    _local: Answer | None = None
+
+    @property
+    def current(self) -> int | None:
+        """The newest inference heard of."""
+        return self._current
+
+    def take(self, packet: bytes) -> Taken:
+        """Take one packet in. Never raises, whatever the bytes.
+
+        Args:
+            packet: as it came off the air.
+        """
+        try:
+            taken = self._take(packet)
+        except PacketError:
+            taken = Taken.MALFORMED
+        self.counts[taken] += 1
+        return taken
+
+    def _take(self, packet: bytes) -> Taken:
+        header = Header.unpack(packet)
+        # Look at everything before touching the state: a broken packet must not end a good inference.
+        if header.stage == LOCAL_ANSWER_STAGE:
+            local = LocalAnswer.unpack(packet)
+            prediction = self._local_prediction(local)
+        elif header.stage not in self.bundle.layouts:
+            raise PacketError(f"this bundle has no stage {header.stage}")
+        if self._current is not None and is_stale(header.inference_id, self._current):
+            return Taken.STALE
+        if header.inference_id in self._answered and header.inference_id == self._current:
+            return Taken.ANSWERED
+        is_next = header.inference_id != self._current
+        if header.stage == LOCAL_ANSWER_STAGE:
+            if is_next:
+                self._begin(header.inference_id)
+            self._local = Answer(local.inference_id, prediction, LOCAL_ANSWER_STAGE)
+            return Taken.LOCAL_ANSWER
+        layout = self.bundle.layouts[header.stage]
+        buffer = None if is_next else self._buffers.get(header.stage)
+        buffer = StageBuffer(layout) if buffer is None else buffer
+        is_new = buffer.add(header, packet)
+        if is_next:
+            self._begin(header.inference_id)
+        self._buffers[header.stage] = buffer
+        self._fresh = self._fresh or is_new
+        return Taken.NEW if is_new else Taken.DUPLICATE
+
+    def _begin(self, inference_id: int) -> None:
+        self._current = inference_id
+        self._buffers = {}
+        self._fresh = False
+        self._local = None
+        # An id comes round again after 65,536 frames, or at once after a restart of the camera.
+        self._answered.pop(inference_id, None)
+
+    def _local_prediction(self, local: LocalAnswer) -> Prediction:
+        classes = self.bundle.classes
+        if local.class_index >= len(classes):
+            raise PacketError(f"class {local.class_index} of {len(classes)}")
+        return Prediction(
+            class_index=local.class_index,
+            class_confidence=local.confidence,
+            group=classes.groups[classes.group_of[local.class_index]],
+            group_confidence=local.confidence,
+            certainty=local.confidence,
+        )
+
+    def next_task(self) -> ExitTask | Answer | None:
+        """What to do next: an exit to run on all that has arrived, an answer heard from the device, or nothing.
+
+        An exit is offered once for each arrival of something new.
+        """
+        if self._current is None or self._current in self._answered:
+            return None
+        if self._local is not None:
+            answer, self._local = self._local, None
+            self._remember(answer.inference_id)
+            return answer
+        if not self._fresh:
+            return None
+        self._fresh = False
+        stage = max(self._buffers)
+        maps = tuple(
+            (self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).features() for n in self.fused[stage]
+        )
+        return ExitTask(self._current, stage, maps, self._buffers[stage].complete)
+
+    def conclude(self, task: ExitTask, logits: npt.ArrayLike) -> tuple[Prediction, Answer | None]:
+        """Say what an exit found.
+
+        Args:
+            task: from :meth:`next_task`.
+            logits: shape (classes,).
+
+        Returns:
+            The exit's prediction, and the answer if it ends the inference: it is sure, or the last stage's
+            ladder is complete. No answer when the inference was overtaken or answered meanwhile.
+
+        Raises:
+            FleetError: logits of another shape, or not finite.
+        """
+        decider = self.bundle.decider
+        prediction = decider.predict(task.stage, logits)
+        is_last = task.stage == self.bundle.exit_stages and task.complete
+        overtaken = self._current is not None and is_stale(task.inference_id, self._current)
+        if overtaken or task.inference_id in self._answered or not (is_last or decider.is_sure(task.stage, prediction)):
+            return prediction, None
+        self._remember(task.inference_id)
+        return prediction, Answer(task.inference_id, prediction, task.stage)
+
+    def _remember(self, inference_id: int) -> None:
+        self._answered[inference_id] = None
+        if len(self._answered) > REMEMBERED_ANSWERS:
+            del self._answered[next(iter(self._answered))]
