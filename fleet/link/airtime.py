@@ -139,9 +139,7 @@ def smallest_ci_ms(phy: Phy, payload: int, *, encrypted: bool = True, controller
     return max(7.5, steps * CI_STEP_US / 1000.0)
 
 
-def largest_payload(
-    ci_ms: float, phy: Phy, *, encrypted: bool = True, controller: Controller = GENERIC
-) -> int | None:
+def largest_payload(ci_ms: float, phy: Phy, *, encrypted: bool = True, controller: Controller = GENERIC) -> int | None:
     """The longest payload of which one fits, or None where not even the shortest does."""
     for payload in range(MAX_PAYLOAD, MIN_PAYLOAD - 1, -1):
         if payloads_that_fit(ci_ms, phy, payload, encrypted=encrypted, controller=controller):

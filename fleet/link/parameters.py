@@ -156,9 +156,7 @@ class LinkParameters:
 
 def _check_interval(ci_ms: float) -> None:
     if not CI_MIN_MS <= ci_ms <= CI_MAX_MS:
-        raise FleetError(
-            f"a connection interval of {ci_ms:g} ms is outside BLE's {CI_MIN_MS:g} to {CI_MAX_MS:g} ms"
-        )
+        raise FleetError(f"a connection interval of {ci_ms:g} ms is outside BLE's {CI_MIN_MS:g} to {CI_MAX_MS:g} ms")
     if ci_ms % CI_STEP_MS:
         below = math.floor(ci_ms / CI_STEP_MS) * CI_STEP_MS
         raise FleetError(
