@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.errors import FleetError
-from fleet.exits import Classes, Decider, Trigger
+from fleet.exits import Classes, Decider
 from fleet.ladder import Ladder
 
 MANIFEST = "manifest.json"
@@ -109,12 +109,7 @@ class Bundle:
             raise FleetError(
                 f"{directory} has bundle format {m.get('format')}, this version reads {FORMAT}: export it again"
             )
-        classes = Classes(
-            ids=tuple(c["id"] for c in m["classes"]),
-            names=tuple(c["name"] for c in m["classes"]),
-            group_of=tuple(m["groups"].index(c["group"]) for c in m["classes"]),
-            groups=tuple(m["groups"]),
-        )
+        classes = Classes.from_manifest(m["classes"], m["groups"])
         stages = tuple(StageFile(int(s["n"]), dict(s["files"]), dict(s["macs"])) for s in m["stages"])
         layouts = {int(s["n"]): layout_from_manifest(int(s["n"]), s["latent"]) for s in m["stages"] if "latent" in s}
         if not layouts or sorted(layouts) != list(range(1, len(layouts) + 1)):
@@ -166,6 +161,48 @@ class Bundle:
             if found != expected:
                 raise FleetError(f"{self.path / name} is not the file that the manifest describes: export it again")
 
+    def save(self, notes: Mapping[str, str]) -> Bundle:
+        """Write the manifest of a directory that already holds all other files.
+
+        Args:
+            notes: licence, data and training, free text by key.
+
+        Returns:
+            The bundle as it is now on disk, with its checksums and identity.
+
+        Raises:
+            FleetError: what was written does not load.
+        """
+        files = sorted({self.cloud_file, *(f for stage in self.stages for f in stage.files.values())})
+        manifest = {
+            "format": FORMAT,
+            "name": self.name,
+            "trained": self.trained,
+            "backbone": self.backbone,
+            "input": {"size": self.input_size, "mean": list(self.mean), "std": list(self.std)},
+            "groups": list(self.classes.groups),
+            "classes": self.classes.to_manifest(),
+            "codec": self.coder.name,
+            "decision": {
+                "trigger": self.decider.trigger,
+                "unit": self.decider.unit,
+                "temperatures": {str(k): v for k, v in self.decider.temperatures.items()},
+                "thresholds": {str(k): v for k, v in self.decider.thresholds.items()},
+            },
+            "stages": [self._stage_to_manifest(stage) for stage in self.stages],
+            "cloud": self.cloud_file,
+            "files": {f: sha256_of(self.path / f) for f in files},
+            "notes": dict(notes),
+        }
+        (self.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        return Bundle.load(self.path)
+
+    def _stage_to_manifest(self, stage: StageFile) -> dict[str, Any]:
+        entry: dict[str, Any] = {"n": stage.n, "files": dict(stage.files), "macs": dict(stage.macs)}
+        if stage.n in self.layouts:
+            entry["latent"] = layout_to_manifest(self.layouts[stage.n])
+        return entry
+
     def stage_path(self, stage: StageFile, precision: Precision) -> Path:
         """The ONNX file of a stage.
 
@@ -205,71 +242,6 @@ def layout_to_manifest(layout: StageLayout) -> dict[str, Any]:
         "rungs": list(layout.rungs),
         "mean_levels": list(layout.mean_levels),
     }
-
-
-def write_manifest(
-    directory: Path,
-    *,
-    name: str,
-    backbone: str,
-    input_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    classes: Classes,
-    stages: Sequence[StageFile],
-    layouts: Mapping[int, StageLayout],
-    temperatures: Mapping[int, float],
-    thresholds: Mapping[int, float],
-    trigger: Trigger,
-    unit: str,
-    codec: str,
-    cloud_file: str,
-    trained: bool,
-    notes: Mapping[str, str],
-) -> Bundle:
-    """Write the manifest of a directory that already holds the other files, and load the result.
-
-    Args:
-        directory: where the files are.
-        notes: licence, data and training notes, free text by key.
-
-    Raises:
-        FleetError: what was written does not load.
-    """
-    files = sorted({cloud_file, *(f for stage in stages for f in stage.files.values())})
-    manifest = {
-        "format": FORMAT,
-        "name": name,
-        "trained": trained,
-        "backbone": backbone,
-        "input": {"size": input_size, "mean": list(mean), "std": list(std)},
-        "groups": list(classes.groups),
-        "classes": [
-            {"id": i, "name": n, "group": classes.groups[g]}
-            for i, n, g in zip(classes.ids, classes.names, classes.group_of, strict=True)
-        ],
-        "codec": codec,
-        "decision": {
-            "trigger": trigger,
-            "unit": unit,
-            "temperatures": {str(k): v for k, v in temperatures.items()},
-            "thresholds": {str(k): v for k, v in thresholds.items()},
-        },
-        "stages": [
-            {
-                "n": stage.n,
-                "files": dict(stage.files),
-                "macs": dict(stage.macs),
-                **({"latent": layout_to_manifest(layouts[stage.n])} if stage.n in layouts else {}),
-            }
-            for stage in stages
-        ],
-        "cloud": cloud_file,
-        "files": {f: sha256_of(directory / f) for f in files},
-        "notes": dict(notes),
-    }
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    return Bundle.load(directory)
 
 
 def sha256_of(path: Path) -> str:

@@ -105,7 +105,7 @@ class StageLayout:
         rungs = list(self.rungs)
         if not rungs or rungs != sorted(set(rungs)) or rungs[-1] != self.ladder.finest or rungs[0] < self.ladder.base:
             raise FleetError(
-                f"stage {self.stage}: rungs must ascend from {self.ladder.base} or more to {self.ladder.finest}: {rungs}"
+                f"stage {self.stage}: rungs must ascend from {self.ladder.base} to {self.ladder.finest}, not {rungs}"
             )
         if len(self.mean_levels) != self.channels or not all(0 <= m < self.quantiser.levels for m in self.mean_levels):
             raise FleetError(f"stage {self.stage}: one mean level a channel is needed, below {self.quantiser.levels}")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -41,6 +41,21 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def from_manifest(cls, classes: Sequence[Mapping[str, str]], groups: Sequence[str]) -> Classes:
+        """The inverse of :meth:`to_manifest`, with the groups in their order."""
+        return cls(
+            ids=tuple(c["id"] for c in classes),
+            names=tuple(c["name"] for c in classes),
+            group_of=tuple(groups.index(c["group"]) for c in classes),
+            groups=tuple(groups),
+        )
+
+    def to_manifest(self) -> list[dict[str, str]]:
+        """One entry a class, as a bundle's manifest has it."""
+        triples = zip(self.ids, self.names, self.group_of, strict=True)
+        return [{"id": i, "name": n, "group": self.groups[g]} for i, n, g in triples]
 
     def group_named(self, label: str | None) -> str | None:
         """The group that a folder of that name holds: a class id, a class in words, or a group; else None."""
@@ -134,6 +149,32 @@ class Decider:
             group=self.classes.groups[group],
             group_confidence=float(groups[group]),
             certainty=float(judged.max()) if self.trigger == "confidence" else 1.0 - normalised_entropy(judged),
+        )
+
+    def confidence(self, prediction: Prediction) -> float:
+        """The confidence that stands beside the answer: the group's where the unit is the group, else the class's."""
+        return prediction.group_confidence if self.unit == "group" else prediction.class_confidence
+
+    def from_air(self, class_index: int, confidence: float) -> Prediction:
+        """The prediction behind an exit notice or a local answer, which carry a class and one confidence.
+
+        Args:
+            class_index: index into the classes.
+            confidence: as :meth:`confidence` gave it at the other end. The one that did not travel is NaN.
+
+        Raises:
+            FleetError: there is no such class.
+        """
+        if not 0 <= class_index < len(self.classes):
+            raise FleetError(f"class {class_index} was answered, but this bundle has {len(self.classes)} classes")
+        nan = float("nan")
+        by_group = self.unit == "group"
+        return Prediction(
+            class_index=class_index,
+            class_confidence=nan if by_group else confidence,
+            group=self.classes.groups[self.classes.group_of[class_index]],
+            group_confidence=confidence if by_group else nan,
+            certainty=confidence,
         )
 
     def is_sure(self, exit_stage: int, prediction: Prediction) -> bool:

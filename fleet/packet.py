@@ -33,10 +33,11 @@ MAX_FIRST = 0xFFFF
 LOCAL_ANSWER_STAGE = 15
 _ID_MODULUS = 1 << 16
 
-STALE_WINDOW = 1024
+STALE_WINDOW = 64
 """How many ids back count as older. A camera that restarts begins at a random id; with RFC 1982's
 half circle every second restart would look stale for an hour. Within a connection ids only ever
-fall behind by a few, so anything further back than this is a restart."""
+fall behind by a few, so anything further back than this is a restart, and a restart that does land
+in the window heals after as many frames."""
 
 
 class PacketError(ValueError):

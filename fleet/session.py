@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fleet.bundle import Bundle
 from fleet.codec import FloatArray, StageBuffer
+from fleet.errors import FleetError
 from fleet.exits import Prediction
 from fleet.packet import LOCAL_ANSWER_STAGE, Header, LocalAnswer, PacketError, is_stale
 
@@ -111,7 +112,7 @@ class CloudSession:
         # Look at everything before touching the state: a broken packet must not end a good inference.
         if header.stage == LOCAL_ANSWER_STAGE:
             local = LocalAnswer.unpack(packet)
-            prediction = self._local_prediction(local)
+            prediction = self._prediction_of(local)
         elif header.stage not in self.bundle.layouts:
             raise PacketError(f"this bundle has no stage {header.stage}")
         if self._current is not None and is_stale(header.inference_id, self._current):
@@ -142,17 +143,11 @@ class CloudSession:
         # An id comes round again after 65,536 frames, or at once after a restart of the camera.
         self._answered.pop(inference_id, None)
 
-    def _local_prediction(self, local: LocalAnswer) -> Prediction:
-        classes = self.bundle.classes
-        if local.class_index >= len(classes):
-            raise PacketError(f"class {local.class_index} of {len(classes)}")
-        return Prediction(
-            class_index=local.class_index,
-            class_confidence=local.confidence,
-            group=classes.groups[classes.group_of[local.class_index]],
-            group_confidence=local.confidence,
-            certainty=local.confidence,
-        )
+    def _prediction_of(self, local: LocalAnswer) -> Prediction:
+        try:
+            return self.bundle.decider.from_air(local.class_index, local.confidence)
+        except FleetError as err:
+            raise PacketError(str(err)) from err
 
     def next_task(self) -> ExitTask | Answer | None:
         """What to do next: an exit to run on all that has arrived, an answer heard from the device, or nothing.

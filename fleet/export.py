@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From torch modules to a bundle: one ONNX file a stage, the hub's weights as safetensors, the manifest."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fleet.backbones import build_backbone
+from fleet.backbones.stage import Backbone
+from fleet.bundle import Bundle, StageFile
+from fleet.codec import Coder, Quantiser, StageLayout
+from fleet.encoder import StageEncoder
+from fleet.errors import FleetError
+from fleet.exits import Classes, Decider
+from fleet.fusion import CloudNetwork
+from fleet.ladder import Ladder, Order, finest_grid
+
+CLOUD_FILE = "cloud.safetensors"
+OPSET = 17
+
+
+class _DeviceStage(nn.Module):
+    """A stage and its encoder as one graph: the map for the next stage, and what travels."""
+
+    def __init__(self, stage: nn.Module, encoder: StageEncoder | None) -> None:
+        super().__init__()
+        self.stage = stage
+        self.encoder = encoder
+
+    def forward(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        output: Tensor = self.stage(features)
+        return output if self.encoder is None else (output, self.encoder(output))
+
+
+def stage_layouts(
+    encoders: Mapping[int, StageEncoder], means: Mapping[int, Tensor], *, base: int, rungs: tuple[int, ...], order: Order
+) -> dict[int, StageLayout]:
+    """The layout of every stage that is sent, from its trained encoder.
+
+    Args:
+        encoders: by stage.
+        means: a channel's mean of what travels before quantisation, by stage, shapes (channels,).
+        base: g0.
+        rungs: the data set's sizes; those larger than a stage's own grid are left out.
+        order: in which order bands split.
+    """
+    layouts = {}
+    for n, encoder in encoders.items():
+        low, step = encoder.low.detach().double(), encoder.step.detach().double()
+        mean = ((means[n].detach().double() - low) / step).round().clamp(0, encoder.levels - 1)
+        layouts[n] = StageLayout(
+            stage=n,
+            quantiser=Quantiser(tuple(low.tolist()), tuple(step.tolist()), encoder.levels),
+            ladder=Ladder(base, (encoder.grid // base).bit_length() - 1, order),
+            rungs=tuple(r for r in rungs if r <= encoder.grid),
+            mean_levels=tuple(int(m) for m in mean.tolist()),
+        )
+    return layouts
+
+
+def new_encoders(backbone: Backbone, channels: Mapping[int, int], *, base: int, largest: int, levels: int) -> nn.ModuleDict:
+    """Untrained encoders, keyed by the stage's number as text.
+
+    Args:
+        backbone: whose stages they follow.
+        channels: channels that travel, by stage.
+        base: g0.
+        largest: the data set's largest rung.
+        levels: quantiser levels.
+    """
+    specs = {spec.n: spec for spec in backbone.stage_specs}
+    return nn.ModuleDict(
+        {
+            str(n): StageEncoder(specs[n].channels, c, grid=finest_grid(specs[n].size, base, largest), levels=levels)
+            for n, c in channels.items()
+        }
+    )
+
+
+def export_bundle(
+    directory: Path,
+    *,
+    name: str,
+    cloud: CloudNetwork,
+    encoders: Mapping[int, StageEncoder],
+    layouts: Mapping[int, StageLayout],
+    classes: Classes,
+    decider: Decider,
+    coder: Coder,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    trained: bool,
+    notes: Mapping[str, str],
+) -> Bundle:
+    """Write a bundle and load it again.
+
+    Args:
+        directory: made if it is not there; files of the same names are replaced.
+        name: of the bundle.
+        cloud: exits, trunk and backbone; the device's stages are taken from its backbone.
+        encoders: by stage.
+        layouts: by stage, see :func:`stage_layouts`.
+        classes: what it recognises.
+        decider: temperatures, thresholds and trigger.
+        coder: how coefficients are coded.
+        mean: of the input's normalisation.
+        std: of the input's normalisation.
+        trained: whether the weights come from training.
+        notes: licence, data, training.
+
+    Raises:
+        FleetError: the directory cannot be written.
+    """
+    backbone = cloud.backbone
+    backbone.eval()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        stages = [
+            _export_stage(directory, backbone, n, encoders.get(n)) for n in range(1, len(backbone.stage_specs) + 1)
+        ]
+        state = {key: _shipped(value) for key, value in cloud.state_dict().items()}
+        save_file(state, directory / CLOUD_FILE)
+    except OSError as err:
+        raise FleetError(f"cannot write the bundle to {directory}: {err.strerror}") from err
+    draft = Bundle(
+        path=directory,
+        name=name,
+        identity=b"",
+        backbone=backbone.name,
+        input_size=backbone.input_size,
+        mean=mean,
+        std=std,
+        classes=classes,
+        exit_stages=max(layouts),
+        stages=tuple(stages),
+        layouts=layouts,
+        decider=decider,
+        coder=coder,
+        cloud_file=CLOUD_FILE,
+        trained=trained,
+        checksums={},
+    )
+    return draft.save(notes)
+
+
+def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
+    """The hub's network of a bundle, ready to run.
+
+    Args:
+        bundle: the bundle.
+        device: a torch device.
+
+    Raises:
+        FleetError: its weights do not fit its manifest.
+    """
+    backbone = build_backbone(bundle.backbone, input_size=bundle.input_size, classes=len(bundle.classes))
+    cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
+    try:
+        state = {key: value.float() if value.is_floating_point() else value for key, value in
+                 load_file(bundle.cloud_path, device="cpu").items()}
+        cloud.load_state_dict(state)
+    except Exception as err:  # safetensors raises its own class, torch RuntimeError
+        raise FleetError(f"{bundle.cloud_path} does not fit the manifest: {str(err).splitlines()[0]}") from err
+    cloud.eval()
+    cloud.to(device=device)
+    return cloud.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _export_stage(directory: Path, backbone: Backbone, n: int, encoder: StageEncoder | None) -> StageFile:
+    specs = backbone.stage_specs
+    last = n == len(specs)
+    module = backbone.head if last else backbone.stages[n - 1]
+    into = specs[n - 2] if n > 1 else None
+    shape = (1, into.channels, into.size, into.size) if into else (1, 3, backbone.input_size, backbone.input_size)
+    graph = _DeviceStage(module, encoder).eval()
+    buffer = io.BytesIO()
+    with torch.no_grad():
+        torch.onnx.export(
+            graph,
+            (torch.zeros(shape),),
+            buffer,  # type: ignore[arg-type]
+            input_names=["features"],
+            output_names=["output"] if encoder is None else ["output", "latent"],
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = _half_weights(onnx.load_from_string(buffer.getvalue()))
+    file = f"{'head' if last else f'stage{n:02d}'}.onnx"
+    (directory / file).write_bytes(model.SerializeToString())
+    macs = asdict(specs[n - 1].macs)
+    if encoder is not None:
+        macs["conv"] += encoder.channels * specs[n - 1].channels * specs[n - 1].size ** 2
+    return StageFile(n, {"float": file}, macs)
+
+
+def _half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights in half precision behind a cast that ONNX Runtime folds when it loads: half the download."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or not tensor.dims:
+            continue
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        if not np.isfinite(half).all():
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    for at, cast in enumerate(casts):
+        model.graph.node.insert(at, cast)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _shipped(value: Tensor) -> Tensor:
+    return (value.half() if value.is_floating_point() else value).contiguous()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device's network in ONNX Runtime, stage by stage, each stage able to be cut short."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fleet.bundle import Bundle, Precision
+from fleet.codec import FloatArray
+from fleet.errors import FleetError
+
+
+class CancelledError(Exception):
+    """A stage was cut short because its inference is over."""
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What one stage gives.
+
+    Attributes:
+        features: the map for the next stage, shape (1, C, H, W); for the head, logits of shape (1, classes).
+        latent: what travels, shape (c, g, g); None behind the last stage that is sent.
+    """
+
+    features: FloatArray
+    latent: FloatArray | None
+
+
+class DeviceNetwork:
+    """The stages and the head of a bundle.
+
+    Args:
+        bundle: the model.
+        precision: which of its ONNX files to run.
+        threads: threads of one stage.
+
+    Raises:
+        FleetError: ONNX Runtime cannot load a stage.
+    """
+
+    def __init__(self, bundle: Bundle, *, precision: Precision = "float", threads: int = 1) -> None:
+        import onnxruntime as ort  # noqa: PLC0415 - heavy, and only the device needs it
+
+        self.bundle = bundle
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Spinning threads would burn a core between stages.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._run_options: Any = ort.RunOptions
+        self._sessions = {}
+        for stage in bundle.stages:
+            path = bundle.stage_path(stage, precision)
+            try:
+                self._sessions[stage.n] = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            except Exception as err:  # every fault of the library derives from Exception alone
+                raise FleetError(f"{path} cannot be run: {_first_line(err)}") from err
+        self._lock = threading.Lock()
+        self._running: Any = None
+
+    @property
+    def stage_numbers(self) -> tuple[int, ...]:
+        """The stages in order, the head last."""
+        return tuple(stage.n for stage in self.bundle.stages)
+
+    def prepare(self, image: npt.NDArray[np.uint8]) -> FloatArray:
+        """The network's input: the central square, scaled and normalised.
+
+        Args:
+            image: RGB, shape (H, W, 3).
+
+        Returns:
+            Shape (1, 3, size, size).
+        """
+        height, width = image.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square: npt.NDArray[Any] = image[top : top + side, left : left + side]
+        size = self.bundle.input_size
+        if side != size:
+            square = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+        scaled = square.astype(np.float32) / np.float32(255)
+        normal = (scaled - np.asarray(self.bundle.mean, np.float32)) / np.asarray(self.bundle.std, np.float32)
+        return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])  # (1, 3, size, size)
+
+    def run(self, n: int, features: FloatArray) -> StageOutput:
+        """Run one stage.
+
+        Args:
+            n: its number.
+            features: the output of the stage before, or of :meth:`prepare`.
+
+        Raises:
+            CancelledError: :meth:`cancel` was called from another thread meanwhile.
+        """
+        options = self._run_options()
+        with self._lock:
+            self._running = options
+        session = self._sessions[n]
+        try:
+            outputs = session.run(None, {session.get_inputs()[0].name: features}, options)
+        except Exception as err:
+            if options.terminate:
+                raise CancelledError(f"stage {n}") from err
+            raise
+        finally:
+            with self._lock:
+                self._running = None
+        return StageOutput(outputs[0], outputs[1][0] if len(outputs) > 1 else None)
+
+    def cancel(self) -> None:
+        """Cut the running stage short, if one runs (callable from any thread)."""
+        with self._lock:
+            if self._running is not None:
+                self._running.terminate = True
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bridge node: releases packets only in connection events and carries exit notices back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.parameter import Parameter
+from std_msgs.msg import Header
+
+from fleet.errors import FleetError
+from fleet.link.accounting import Event, InferenceAccount, LinkTotals
+from fleet.link.parameters import LinkParameters
+from fleet.link.scheduler import Scheduler
+from fleet.packet import ExitNotice
+from fleet.packet import Header as PacketHeader
+from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkReport, LinkStatistics, StageFeatures
+from fleet_msgs.msg import LinkParameters as LinkParametersMsg
+from fleet_msgs.srv import Renegotiate
+from fleet_ros.node import ManagedNode
+from fleet_ros.node import main as run_node
+from fleet_ros.qos import EVENTS, LATCHED, OVERRIDABLE, PACKETS
+from fleet_ros.settings import declare, setting
+
+REMEMBERED_FRAMES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeSettings:
+    """Parameters of the bridge node."""
+
+    ci_ms: float = setting(10.0, "connection interval [ms], 7.5 to 4000 in steps of 1.25")
+    packets: int = setting(4, "payloads asked for in one connection event")
+    payload: int = setting(244, "bytes of one packet, 20 to 244")
+    phy: str = setting("1M", "radio mode: 1M, 2M, 500k or 125k")
+    loss: float = setting(0.0, "probability that a packet is lost on the air, 0 to 1")
+    ack: str = setting("link_layer", "how reliable transfers are acknowledged: link_layer or next_event")
+    transport: str = setting("emulated", "emulated, or a real radio: bleak (hub), bumble (camera)", read_only=True)
+    seed: int = setting(0, "of the emulated losses; 0 draws one", read_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the link as a whole.
+
+        Raises:
+            FleetError: no BLE link can be like this.
+        """
+        if self.transport != "emulated":
+            raise FleetError(f"transport '{self.transport}' is not in this version yet: use emulated")
+        self.link()
+
+    def link(self) -> LinkParameters:
+        """The parameters of the link."""
+        names = ("ci_ms", "packets", "payload", "phy", "loss", "ack", "transport")
+        return LinkParameters(**{name: getattr(self, name) for name in names})
+
+
+class BridgeNode(ManagedNode):
+    """A thread runs the scheduler's events on time; callbacks hand it features and exits."""
+
+    settings: BridgeSettings
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("bridge_node", **kwargs)
+        declare(self, BridgeSettings, self._on_settings)
+        self._condition = threading.Condition()
+        self._scheduler: Scheduler | None = None
+        self._thread: threading.Thread | None = None
+        self._headers: OrderedDict[int, Header] = OrderedDict()
+        self._unreported: OrderedDict[int, None] = OrderedDict()
+        self._connected = False
+        self._last_totals: tuple[float, LinkTotals] | None = None
+        options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
+        self._packets = self.create_publisher(FeaturePacket, "link/packets", PACKETS, **options)
+        self._exits = self.create_publisher(ExitDecision, "link/exit", EVENTS, **options)
+        self._parameters = self.create_publisher(LinkParametersMsg, "link/parameters", LATCHED, **options)
+        self._reports = self.create_publisher(LinkReport, "link/report", EVENTS, **options)
+        self._statistics = self.create_publisher(LinkStatistics, "link/statistics", EVENTS, **options)
+        self.create_subscription(StageFeatures, "features", self._on_features, EVENTS, **options)
+        self.create_subscription(ExitDecision, "exit", self._on_exit, EVENTS, **options)
+        self.create_service(Renegotiate, "link/renegotiate", self._on_renegotiate)
+        self.create_timer(1.0, self._publish_statistics)
+        self.create_timer(0.25, self._watch_hub)
+
+    # Life cycle -------------------------------------------------------------------------------------------
+    def activate(self) -> None:
+        """Connect: the first event is at a random phase within the first interval."""
+        link = self.settings.link()
+        seed = self.settings.seed or secrets.randbits(31)
+        phase = (seed % 9973) / 9973 * link.ci_s
+        self._scheduler = Scheduler(link, start=self.seconds(), phase=phase, seed=seed)
+        self._connected = self.count_subscribers(self._packets.topic_name) > 0
+        self._publish_parameters()
+        self._thread = threading.Thread(target=self._run_events, name="radio", daemon=True)
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        """Disconnect."""
+        with self._condition:
+            self._scheduler = None
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=2.0)
+            self._thread = None
+        self._connected = False
+        self._publish_parameters()
+
+    # The radio's thread -----------------------------------------------------------------------------------
+    def _run_events(self) -> None:
+        scheduler = self._scheduler
+        while scheduler is not None:
+            with self._condition:
+                while self._scheduler is scheduler and self.seconds() < scheduler.next_event:
+                    self.wait(self._condition, scheduler.next_event)
+                if self._scheduler is not scheduler:
+                    return
+                scheduler.skip_to(self.seconds())
+                event = scheduler.event()
+                reports = self._closed_accounts(scheduler)
+            self._play(event)
+            for report in reports:
+                self._publish_report(report)
+
+    def _play(self, event: Event) -> None:
+        """Let the event's packets arrive when their air time is over."""
+        if event.exit is not None:
+            self._exits.publish(self._exit_message(event.exit))
+        for packet, arrival in zip(event.delivered, event.arrivals, strict=True):
+            self._pause_until(arrival)
+            header = self._headers.get(PacketHeader.unpack(packet).inference_id, Header())
+            self._packets.publish(FeaturePacket(header=header, data=packet))
+
+    def _pause_until(self, time: float) -> None:
+        pause = threading.Condition()
+        with pause:
+            while self.is_active and self.seconds() < time:
+                self.wait(pause, time)
+
+    def _closed_accounts(self, scheduler: Scheduler) -> list[InferenceAccount]:
+        closed = []
+        for inference_id in list(self._unreported):
+            account = scheduler.report(inference_id)
+            if account is None or account.closed:
+                del self._unreported[inference_id]
+            if account is not None and account.closed:
+                closed.append(account)
+        return closed
+
+    # Callbacks --------------------------------------------------------------------------------------------
+    def _on_features(self, msg: StageFeatures) -> None:
+        with self._condition:
+            if self._scheduler is None:
+                return
+            if msg.inference_id not in self._headers:
+                self._headers[msg.inference_id] = msg.header
+                if len(self._headers) > REMEMBERED_FRAMES:
+                    self._headers.popitem(last=False)
+            if self._scheduler.offer(msg.inference_id, msg.stage, [bytes(p.data) for p in msg.packets]):
+                self._unreported[msg.inference_id] = None
+            reports = self._closed_accounts(self._scheduler)
+        for report in reports:
+            self._publish_report(report)
+
+    def _on_exit(self, msg: ExitDecision) -> None:
+        notice = ExitNotice(msg.inference_id, msg.class_index, msg.stage, msg.confidence)
+        with self._condition:
+            if self._scheduler is not None:
+                try:
+                    self._scheduler.stop(notice)
+                except FleetError as err:
+                    self.get_logger().warning(f"an exit was not sent: {err}")
+
+    def _on_settings(self, _old: BridgeSettings, new: BridgeSettings) -> None:
+        with self._condition:
+            if self._scheduler is not None:
+                self._scheduler.configure(new.link())
+                self._condition.notify_all()
+        self._publish_parameters()
+
+    def _on_renegotiate(self, request: Renegotiate.Request, response: Renegotiate.Response) -> Renegotiate.Response:
+        wanted = {
+            "ci_ms": float(request.ci_ms) if not math.isnan(request.ci_ms) and request.ci_ms else None,
+            "packets": request.packets or None,
+            "payload": request.payload or None,
+            "phy": request.phy or None,
+            "loss": round(float(request.loss), 6) if not math.isnan(request.loss) else None,
+        }
+        changes = [Parameter(name, value=value) for name, value in wanted.items() if value is not None]
+        result = self.set_parameters_atomically(changes)
+        response.accepted, response.message = result.successful, result.reason
+        response.parameters = self._parameters_message()
+        return response
+
+    def _watch_hub(self) -> None:
+        connected = self.is_active and self.count_subscribers(self._packets.topic_name) > 0
+        if connected != self._connected:
+            self._connected = connected
+            self.get_logger().info("the hub is there" if connected else "the hub is gone")
+            self._publish_parameters()
+
+    # Messages ---------------------------------------------------------------------------------------------
+    def _stamp(self) -> Header:
+        return Header(stamp=self.get_clock().now().to_msg(), frame_id=self.get_namespace().strip("/"))
+
+    def _exit_message(self, notice: ExitNotice) -> ExitDecision:
+        return ExitDecision(
+            header=self._headers.get(notice.inference_id, Header()),
+            inference_id=notice.inference_id,
+            stage=notice.stage,
+            class_index=notice.class_index,
+            confidence=notice.confidence,
+        )
+
+    def _parameters_message(self) -> LinkParametersMsg:
+        link = self.settings.link()
+        return LinkParametersMsg(
+            header=self._stamp(),
+            ci_ms=link.ci_ms,
+            phy=link.phy,
+            payload=link.payload,
+            packets=link.packets,
+            effective_packets=link.effective_packets,
+            loss=link.loss,
+            ack=link.ack,
+            transport=link.transport,
+            connected=self._connected,
+        )
+
+    def _publish_parameters(self) -> None:
+        self._parameters.publish(self._parameters_message())
+
+    def _publish_report(self, account: InferenceAccount) -> None:
+        self._reports.publish(
+            LinkReport(
+                header=self._headers.get(account.inference_id, Header()),
+                inference_id=account.inference_id,
+                events=account.events,
+                packets_sent=account.packets_sent,
+                packets_lost=account.packets_lost,
+                packets_dropped=account.packets_dropped,
+                bytes_sent=account.bytes_sent,
+                energy_mj=account.energy_uj * 1e-3,
+                exit_delivered=account.exit_delivered,
+            )
+        )
+
+    def _publish_statistics(self) -> None:
+        with self._condition:
+            if self._scheduler is None:
+                self._last_totals = None
+                return
+            totals, now = self._scheduler.statistics, self.seconds()
+        before, self._last_totals = self._last_totals, (now, totals)
+        then, old = before if before is not None else (now - 1.0, LinkTotals())
+        span = max(now - then, 1e-3)
+        self._statistics.publish(
+            LinkStatistics(
+                header=self._stamp(),
+                events=totals.events,
+                packets_offered=totals.offered,
+                packets_sent=totals.sent,
+                packets_lost=totals.lost,
+                packets_dropped=totals.dropped,
+                bytes_sent=totals.bytes_sent,
+                exits_sent=totals.exits_sent,
+                energy_mj=totals.energy_uj * 1e-3,
+                packets_per_second=(totals.sent - old.sent) / span,
+                bytes_per_second=(totals.bytes_sent - old.bytes_sent) / span,
+                radio_power_mw=(totals.energy_uj - old.energy_uj) * 1e-3 / span,
+            )
+        )
+
+    def health(self) -> tuple[bytes, str, dict[str, object]]:
+        """See the base class."""
+        link = self.settings.link()
+        values: dict[str, object] = {"ci_ms": link.ci_ms, "phy": link.phy, "packets": link.effective_packets}
+        if self._last_totals is not None:
+            totals = self._last_totals[1]
+            values |= {"events": totals.events, "missed": totals.missed, "sent": totals.sent, "lost": totals.lost}
+        if not self.is_active:
+            return DiagnosticStatus.WARN, "inactive", values
+        if not self._connected:
+            return DiagnosticStatus.WARN, "no hub at the other end", values
+        return DiagnosticStatus.OK, "connected", values
+
+
+def main() -> None:
+    """Run the bridge node."""
+    run_node(BridgeNode)
