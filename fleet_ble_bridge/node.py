@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import secrets
 import threading
 from collections import OrderedDict
@@ -184,11 +183,12 @@ class BridgeNode(ManagedNode):
 
     def _on_renegotiate(self, request: Renegotiate.Request, response: Renegotiate.Response) -> Renegotiate.Response:
         wanted = {
-            "ci_ms": float(request.ci_ms) if not math.isnan(request.ci_ms) and request.ci_ms else None,
+            "ci_ms": float(request.ci_ms) or None,
             "packets": request.packets or None,
             "payload": request.payload or None,
             "phy": request.phy or None,
-            "loss": round(float(request.loss), 6) if not math.isnan(request.loss) else None,
+            # float32 on the wire: 0.1 arrives as 0.10000000149
+            "loss": None if request.loss < 0 else round(float(request.loss), 6),
         }
         changes = [Parameter(name, value=value) for name, value in wanted.items() if value is not None]
         result = self.set_parameters_atomically(changes)
