@@ -1,1 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Backbones as lists of stages: ``build_backbone("mobilenetv3", input_size=64, classes=100)``."""
+
+from fleet.backbones.build import BACKBONES, MEAN, STD, build_backbone
+from fleet.backbones.stage import Backbone, Macs, StageSpec
+
+__all__ = ["BACKBONES", "MEAN", "STD", "Backbone", "Macs", "StageSpec", "build_backbone"]

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run is told: a YAML file read into frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fleet.errors import FleetError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images are and how they are split.
+
+    Attributes:
+        root: folder of the data set; ``fleet train --data`` overrides it.
+        train: files or folders below the root, read in this order; ``.`` is the root itself.
+        calibration: the last so many training images, never trained on (design section 10).
+        classes: table of class, group and words below the root; empty where there is none.
+        groups: group -> classes, for data sets without such a table; classes not named are ``none``.
+    """
+
+    root: str = ""
+    train: tuple[str, ...] = (".",)
+    calibration: int = 5000
+    classes: str = ""
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs on images of one size (progressive resizing).
+
+    Attributes:
+        size: height and width that the network sees, in pixels.
+        epochs: passes over the training images.
+        smallest_crop: least share of the image's area in a random crop.
+    """
+
+    size: int
+    epochs: int
+    smallest_crop: float = 0.5
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images; zero switches one off.
+
+    Attributes:
+        padding: how far a crop may reach past the border, in pixels of the stored image (reflected).
+        aspect: largest change of the aspect ratio, as a factor.
+        jitter: largest relative change of brightness, contrast and saturation.
+        mixup: alpha of mixup's beta distribution.
+        cutmix: share of the batches that get a rectangle of another image.
+    """
+
+    padding: int = 4
+    aspect: float = 1.2
+    jitter: float = 0.2
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Optimiser and its one-cycle schedule.
+
+    Attributes:
+        kind: ``sgd`` (Nesterov) or ``adamw``.
+        peak: highest learning rate.
+        warm_up: share of the steps until the peak.
+        momentum: of SGD.
+        weight_decay: not applied to biases and norms.
+        batch: images a step.
+        ema: decay of the averaged weights, a step.
+    """
+
+    kind: str = "sgd"
+    peak: float = 0.25
+    warm_up: float = 0.15
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch: int = 64
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run.
+
+    Attributes:
+        backbone: name of the network, as in ``build_backbone``.
+        input_size: size that the finished network is used at, in pixels.
+        data: the images.
+        phases: epochs and image sizes, in order.
+        augment: random changes of the images.
+        optimiser: optimiser and schedule.
+        label_smoothing: share of the target given to all classes alike.
+        group_weight: weight of the loss of the summed group probabilities beside the classes' own.
+        seed: everything random follows from it.
+    """
+
+    backbone: str = "mobilenetv3"
+    input_size: int = 64
+    data: DataConfig = field(default_factory=DataConfig)
+    phases: tuple[Phase, ...] = (Phase(64, 30),)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    label_smoothing: float = 0.1
+    group_weight: float = 0.0
+    seed: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain dictionaries, lists and numbers."""
+        plain = dataclasses.asdict(self)
+        loaded: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_listed(plain)))
+        return loaded
+
+
+def load_config(path: Path) -> TrainingConfig:
+    """Read a training configuration.
+
+    Raises:
+        FleetError: the file is missing, not YAML, or holds an unknown or ill-typed key.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        msg = f"cannot read the training configuration {path}: {err.strerror}"
+        raise FleetError(msg) from err
+    except yaml.YAMLError as err:
+        msg = f"{path} is not valid YAML: {' '.join(str(err).split())}"
+        raise FleetError(msg) from err
+    return parse_config(loaded, str(path))
+
+
+def parse_config(loaded: object, name: str) -> TrainingConfig:
+    """Turn a mapping, as YAML gives it, into a configuration.
+
+    Args:
+        loaded: nested mappings and lists.
+        name: what to call their origin in a message.
+
+    Raises:
+        FleetError: unknown or ill-typed key.
+    """
+    config: TrainingConfig = _build(TrainingConfig, loaded, name)
+    if config.optimiser.kind not in ("sgd", "adamw"):
+        msg = f"{name}: optimiser.kind is '{config.optimiser.kind}'; use sgd or adamw"
+        raise FleetError(msg)
+    if not config.phases or min(min(p.size, p.epochs) for p in config.phases) < 1:
+        msg = f"{name}: phases must list at least one {{size, epochs}}, both from 1"
+        raise FleetError(msg)
+    return config
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_listed(item) for item in value]
+    return value
+
+
+def _build(kind: Any, value: object, name: str) -> Any:
+    """Turn plain YAML into the annotated type, naming the offending key when it does not fit."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            msg = f"{name} must be a mapping of settings, not {value!r}"
+            raise FleetError(msg)
+        hints = typing.get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                msg = f"{name}: unknown setting '{key}'; known are {', '.join(hints)}"
+                raise FleetError(msg)
+        try:
+            return kind(**{key: _build(hints[key], item, f"{name}: {key}") for key, item in value.items()})
+        except TypeError as err:
+            msg = f"{name}: {err}"
+            raise FleetError(msg) from err
+    if origin is tuple and isinstance(value, list):
+        return tuple(_build(typing.get_args(kind)[0], item, name) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _build(typing.get_args(kind)[1], item, f"{name}: {key}") for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, (type, types.UnionType)) and isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    msg = f"{name} is {value!r}; expected {getattr(kind, '__name__', kind)}"
+    raise FleetError(msg)
