@@ -55,7 +55,8 @@ raise SystemExit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exi
 }
 
 check_system() {
-    local missing
+    local missing sudo='sudo '
+    [[ $EUID -ne 0 ]] || sudo=
     [[ $(uname -sm) == "Linux x86_64" ]] || fail "the ROS 2 wheels are for Linux on x86-64 and this is $(uname -sm):" \
         "build with colcon in a ROS 2 workspace instead (README, 'In a ROS 2 workspace')"
     if ! find_python >/dev/null; then
@@ -68,7 +69,7 @@ check_system() {
         fi
     fi
     missing=$(missing_packages | xargs)
-    [[ -z $missing ]] || fail "system packages are missing; install them with:  sudo apt-get install --yes $missing"
+    [[ -z $missing ]] || fail "system packages are missing; install them with:  ${sudo}apt-get install --yes $missing"
 }
 
 # hash_of FILE...: one hash of names and contents; a folder stands for all files in it.
@@ -93,7 +94,7 @@ everything_is_current() {
 
 # A terminal sees pip's own progress; a log gets pip's words only where it fails.
 pip() {
-    local quiet=(--quiet)
+    local quiet=(-qq)
     [[ ! -t 1 ]] || quiet=()
     "$python" -m pip --disable-pip-version-check "$@" ${quiet[@]+"${quiet[@]}"}
 }
@@ -107,7 +108,7 @@ step() {
     rm -f "$stamps/$name"
     "$@" || fail "$what failed; what went wrong is printed above. The next call goes on from here"
     printf '%s' "$key" >"$stamps/$name"
-    say "$what: done in $((SECONDS - begin)) s"
+    say "... done in $((SECONDS - begin)) s"
 }
 
 # Starts afresh where an interrupted call left off, where the interpreter is gone or another one, and where the folder has
