@@ -43,7 +43,12 @@ class _DeviceStage(nn.Module):
 
 
 def stage_layouts(
-    encoders: Mapping[int, StageEncoder], means: Mapping[int, Tensor], *, base: int, rungs: tuple[int, ...], order: Order
+    encoders: Mapping[int, StageEncoder],
+    means: Mapping[int, Tensor],
+    *,
+    base: int,
+    rungs: tuple[int, ...],
+    order: Order,
 ) -> dict[int, StageLayout]:
     """The layout of every stage that is sent, from its trained encoder.
 
@@ -68,7 +73,9 @@ def stage_layouts(
     return layouts
 
 
-def new_encoders(backbone: Backbone, channels: Mapping[int, int], *, base: int, largest: int, levels: int) -> nn.ModuleDict:
+def new_encoders(
+    backbone: Backbone, channels: Mapping[int, int], *, base: int, largest: int, levels: int
+) -> nn.ModuleDict:
     """Untrained encoders, keyed by the stage's number as text.
 
     Args:
@@ -166,8 +173,10 @@ def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
     backbone = build_backbone(bundle.backbone, input_size=bundle.input_size, classes=len(bundle.classes))
     cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
     try:
-        state = {key: value.float() if value.is_floating_point() else value for key, value in
-                 load_file(bundle.cloud_path, device="cpu").items()}
+        state = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(bundle.cloud_path, device="cpu").items()
+        }
         cloud.load_state_dict(state)
     except Exception as err:  # safetensors raises its own class, torch RuntimeError
         raise FleetError(f"{bundle.cloud_path} does not fit the manifest: {str(err).splitlines()[0]}") from err

@@ -75,11 +75,11 @@ class BridgeNode(ManagedNode):
         self._connected = False
         self._last_totals: tuple[float, LinkTotals] | None = None
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
-        self._packets = self.create_publisher(FeaturePacket, "link/packets", PACKETS, **options)
-        self._exits = self.create_publisher(ExitDecision, "link/exit", EVENTS, **options)
-        self._parameters = self.create_publisher(LinkParametersMsg, "link/parameters", LATCHED, **options)
-        self._reports = self.create_publisher(LinkReport, "link/report", EVENTS, **options)
-        self._statistics = self.create_publisher(LinkStatistics, "link/statistics", EVENTS, **options)
+        self._packet_publisher = self.create_publisher(FeaturePacket, "link/packets", PACKETS, **options)
+        self._exit_publisher = self.create_publisher(ExitDecision, "link/exit", EVENTS, **options)
+        self._link_publisher = self.create_publisher(LinkParametersMsg, "link/parameters", LATCHED, **options)
+        self._report_publisher = self.create_publisher(LinkReport, "link/report", EVENTS, **options)
+        self._statistics_publisher = self.create_publisher(LinkStatistics, "link/statistics", EVENTS, **options)
         self.create_subscription(StageFeatures, "features", self._on_features, EVENTS, **options)
         self.create_subscription(ExitDecision, "exit", self._on_exit, EVENTS, **options)
         self.create_service(Renegotiate, "link/renegotiate", self._on_renegotiate)
@@ -93,7 +93,7 @@ class BridgeNode(ManagedNode):
         seed = self.settings.seed or secrets.randbits(31)
         phase = (seed % 9973) / 9973 * link.ci_s
         self._scheduler = Scheduler(link, start=self.seconds(), phase=phase, seed=seed)
-        self._connected = self.count_subscribers(self._packets.topic_name) > 0
+        self._connected = self.count_subscribers(self._packet_publisher.topic_name) > 0
         self._publish_parameters()
         self._thread = threading.Thread(target=self._run_events, name="radio", daemon=True)
         self._thread.start()
@@ -128,11 +128,11 @@ class BridgeNode(ManagedNode):
     def _play(self, event: Event) -> None:
         """Let the event's packets arrive when their air time is over."""
         if event.exit is not None:
-            self._exits.publish(self._exit_message(event.exit))
+            self._exit_publisher.publish(self._exit_message(event.exit))
         for packet, arrival in zip(event.delivered, event.arrivals, strict=True):
             self._pause_until(arrival)
             header = self._headers.get(PacketHeader.unpack(packet).inference_id, Header())
-            self._packets.publish(FeaturePacket(header=header, data=packet))
+            self._packet_publisher.publish(FeaturePacket(header=header, data=packet))
 
     def _pause_until(self, time: float) -> None:
         pause = threading.Condition()
@@ -197,7 +197,7 @@ class BridgeNode(ManagedNode):
         return response
 
     def _watch_hub(self) -> None:
-        connected = self.is_active and self.count_subscribers(self._packets.topic_name) > 0
+        connected = self.is_active and self.count_subscribers(self._packet_publisher.topic_name) > 0
         if connected != self._connected:
             self._connected = connected
             self.get_logger().info("the hub is there" if connected else "the hub is gone")
@@ -232,10 +232,10 @@ class BridgeNode(ManagedNode):
         )
 
     def _publish_parameters(self) -> None:
-        self._parameters.publish(self._parameters_message())
+        self._link_publisher.publish(self._parameters_message())
 
     def _publish_report(self, account: InferenceAccount) -> None:
-        self._reports.publish(
+        self._report_publisher.publish(
             LinkReport(
                 header=self._headers.get(account.inference_id, Header()),
                 inference_id=account.inference_id,
@@ -258,7 +258,7 @@ class BridgeNode(ManagedNode):
         before, self._last_totals = self._last_totals, (now, totals)
         then, old = before if before is not None else (now - 1.0, LinkTotals())
         span = max(now - then, 1e-3)
-        self._statistics.publish(
+        self._statistics_publisher.publish(
             LinkStatistics(
                 header=self._stamp(),
                 events=totals.events,

@@ -180,7 +180,7 @@ class DeviceNode(ManagedNode):
             return
         except FleetError as err:
             self.problem = str(err)
-        except Exception as err:  # noqa: BLE001 - whatever it is, the process must end and say so
+        except Exception as err:
             self.problem = f"inference failed: {type(err).__name__}: {err}"
         if not around.closed:
             self._drain(around)

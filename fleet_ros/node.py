@@ -163,10 +163,10 @@ def run(make: Callable[[], Any]) -> int:
     """Run one node until it is told to stop or its work is done.
 
     Args:
-        make: builds the node; a ManagedNode, or any node with ``finished`` and ``stop()``.
+        make: builds the node: a ManagedNode, or any node with ``finished`` (an event) and ``stop()``.
 
     Returns:
-        The process's exit code: 0, or 2 where the node could not start for a reason the user can mend.
+        The process's exit code: 0, or 2 for a problem that the user can mend and has been told of.
     """
     stopping = threading.Event()
 
@@ -177,6 +177,7 @@ def run(make: Callable[[], Any]) -> int:
         signal.signal(number, on_signal)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = None
+    problems: list[str] = []
     try:
         node = make()
         executor = _Executor()
@@ -185,23 +186,24 @@ def run(make: Callable[[], Any]) -> int:
             node.start()
         never: Future[None] = Future()
         while not stopping.is_set() and not node.finished.is_set():
+            # Bounded, for without a time-out the events executor does not look at signals.
             executor.spin_until_future_complete(never, timeout_sec=0.1)
+        problems += [node.problem] if getattr(node, "problem", None) else []
     except FleetError as err:
-        name = node.get_name() if node is not None else "node"
-        print(f"{name}: {err}", file=sys.stderr, flush=True)  # noqa: T201 - the user's one line
-        return EXIT_BAD_INPUT
+        problems.append(str(err))
     except ExternalShutdownException:
-        return 0
+        pass
     finally:
-        if node is not None:
-            node.stop()
-            node.destroy_node()
+        try:
+            if node is not None:
+                node.stop()
+                node.destroy_node()
+        except FleetError as err:
+            problems.append(str(err))
         rclpy.try_shutdown()
-    problem = getattr(node, "problem", None)
-    if problem:
-        print(f"{node.get_name()}: {problem}", file=sys.stderr, flush=True)  # noqa: T201
-        return EXIT_BAD_INPUT
-    return 0
+    for problem in problems:
+        print(f"{node.get_name() if node else 'node'}: {problem}", file=sys.stderr)  # noqa: T201 - the user's line
+    return EXIT_BAD_INPUT if problems else 0
 
 
 def main(make: Callable[[], Any]) -> None:

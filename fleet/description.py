@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One description of the running system for ``fleet up`` and the launch file alike.
+
+A description is a plain ROS 2 parameter file whose keys name the nodes: one process a key, in the file's
+order. What a user may change from outside (source, model, platform, link) becomes parameters of the right
+nodes here and nowhere else, so that the two ways to start cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fleet.errors import FleetError
+from fleet.link.parameters import LinkParameters
+from fleet.platforms import load_profile
+from fleet.resources import find_config, find_model
+
+EXECUTABLES: Mapping[str, str] = {
+    "device_node": "fleet_device_node",
+    "bridge_node": "fleet_ble_bridge",
+    "cloud_node": "fleet_cloud_node",
+    "monitor_node": "fleet_monitor_node",
+}
+"""Every node that a description may name, with its Python package."""
+
+LINK_NODE = "bridge_node"
+MONITOR_NODE = "monitor_node"
+_LINK_KEYS = ("ci_ms", "packets", "payload", "phy", "loss", "ack", "transport")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One node of a description.
+
+    Attributes:
+        node: its name, its executable's name, and its key in the file.
+        package: Python package that runs it (``python -m``).
+        parameters: as the file has them, with the user's changes.
+    """
+
+    node: str
+    package: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Description:
+    """The processes of a system.
+
+    Attributes:
+        path: the file.
+        processes: in the order in which they start.
+    """
+
+    path: Path
+    processes: tuple[Process, ...]
+
+    @classmethod
+    def load(cls, name: str | Path) -> Description:
+        """Read a description.
+
+        Args:
+            name: path, or the name of one below ``config/``.
+
+        Raises:
+            FleetError: not there, not a parameter file, or a node that FLEET does not have.
+        """
+        path = find_config(name)
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+            raise FleetError(f"{path} cannot be read: {' '.join(str(err).split())}") from err
+        if not isinstance(content, dict) or not content:
+            raise FleetError(f"{path} is not a description: expected a ROS 2 parameter file that names the nodes")
+        return cls(path, tuple(_process(path, str(key), entry) for key, entry in content.items()))
+
+    def process(self, node: str) -> Process:
+        """The process of a node.
+
+        Raises:
+            FleetError: the description does not have it.
+        """
+        for process in self.processes:
+            if process.node == node:
+                return process
+        raise FleetError(f"{self.path} has no {node}; it has: {', '.join(p.node for p in self.processes)}")
+
+    @property
+    def link(self) -> LinkParameters:
+        """The link that the bridge begins with.
+
+        Raises:
+            FleetError: it cannot be a BLE link.
+        """
+        parameters = self.process(LINK_NODE).parameters
+        return LinkParameters(**{key: parameters[key] for key in _LINK_KEYS if key in parameters})
+
+    def changed(
+        self,
+        *,
+        source: str | None = None,
+        model: str | None = None,
+        platform: str | None = None,
+        time_scale: float | None = None,
+        frame_rate: float | None = None,
+        link: Iterable[str] = (),
+        duration: float | None = None,
+        json: str | None = None,
+    ) -> Description:
+        """The description with a user's wishes in it; everything that can be checked without starting is.
+
+        Args:
+            source: what the device looks at; a path becomes absolute.
+            model: bundle, for device and cloud.
+            platform: profile that the device is paced to.
+            time_scale: factor on its times.
+            frame_rate: frames a second at most, 0 for no limit.
+            link: ``KEY=VALUE`` settings of the link.
+            duration: seconds from the first frame on, 0 for no limit.
+            json: file for the numbers.
+
+        Raises:
+            FleetError: an unknown model, platform or link setting, a link that BLE cannot have, a number out of
+                range, or a JSON file that could not be written.
+        """
+        for name, number in (("frame rate", frame_rate), ("duration", duration), ("time scale", time_scale)):
+            if number is not None and not (math.isfinite(number) and number >= 0):
+                raise FleetError(f"the {name} must be zero or more, not {number:g}")
+        device: dict[str, Any] = {}
+        if source is not None:
+            device["source"] = _absolute(source)
+        if platform is not None:
+            device["platform"] = _absolute(platform)
+        if time_scale is not None:
+            device["time_scale"] = float(time_scale)
+        if frame_rate is not None:
+            device["frame_rate"] = float(frame_rate)
+        bundle = {"model": str(find_model(model))} if model is not None else {}
+        monitor: dict[str, Any] = {}
+        if duration is not None:
+            monitor["duration"] = float(duration)
+        if json is not None:
+            monitor["json"] = str(_writable(Path(json)))
+        wanted = LinkParameters.parse(link, self.link)
+        changes = {
+            "device_node": device | bundle,
+            "cloud_node": bundle,
+            "bridge_node": {key: getattr(wanted, key) for key in _LINK_KEYS},
+            "monitor_node": monitor,
+        }
+        processes = tuple(replace(p, parameters={**p.parameters, **changes.get(p.node, {})}) for p in self.processes)
+        described = replace(self, processes=processes)
+        described.check()
+        return described
+
+    def check(self) -> None:
+        """Look at everything that can be looked at without starting.
+
+        Raises:
+            FleetError: a model or platform that is not there, or a link that BLE cannot have.
+        """
+        _ = self.link
+        for process in self.processes:
+            if "model" in process.parameters:
+                find_model(str(process.parameters["model"]))
+            if "platform" in process.parameters:
+                load_profile(
+                    str(process.parameters["platform"]), time_scale=float(process.parameters.get("time_scale", 1.0))
+                )
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Under which conditions a run's numbers hold, for whoever prints or stores them."""
+        device = self.process("device_node").parameters
+        link = self.link
+        return {
+            "description": self.path.name,
+            **{
+                key: device.get(key) for key in ("source", "model", "platform", "time_scale", "frame_rate", "precision")
+            },
+            "link": {key: getattr(link, key) for key in _LINK_KEYS} | {"effective_packets": link.effective_packets},
+        }
+
+    def parameters_of(self, process: Process) -> dict[str, Any]:
+        """What a process is started with: its parameters, and for the monitor the conditions as JSON."""
+        if process.node == MONITOR_NODE:
+            return {**process.parameters, "conditions": json_module.dumps(self.conditions)}
+        return dict(process.parameters)
+
+    def parameter_file(self) -> str:
+        """The text of a ROS 2 parameter file with everything in it, for the nodes' command lines."""
+        return yaml.safe_dump(
+            {f"/**/{p.node}": {"ros__parameters": self.parameters_of(p)} for p in self.processes}, sort_keys=False
+        )
+
+
+def _process(path: Path, key: str, entry: object) -> Process:
+    node = key.rsplit("/", 1)[-1]
+    if node not in EXECUTABLES:
+        raise FleetError(f"{path} names '{key}', which is no node of FLEET: choose from {', '.join(EXECUTABLES)}")
+    parameters = entry.get("ros__parameters") if isinstance(entry, dict) else None
+    if not isinstance(parameters, dict):
+        raise FleetError(f"{path}: {key} needs a ros__parameters section")
+    return Process(node, EXECUTABLES[node], parameters)
+
+
+def _absolute(text: str) -> str:
+    """A path as seen from anywhere; whatever is no path here stays as it is."""
+    path = Path(text).expanduser()
+    try:
+        return str(path.absolute()) if path.exists() and not text.isdigit() else text
+    except OSError:  # a name too long for a path is not one
+        return text
+
+
+def _writable(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise FleetError(
+            f"cannot write {path}: {'it is a directory' if path.is_dir() else 'its directory is not there'}"
+        )
+    return path

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run tells: a line a frame, a summary at the end, and the same numbers as JSON (design section 13)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleet.errors import FleetError
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One frame, in the fields of design section 13 and a few more.
+
+    Attributes:
+        id: inference id.
+        label: group.
+        class_name: fine class in words.
+        truth: group that the source's folder names, None where unknown.
+        confidence: 0..1.
+        source: ``hub`` or ``device``: who answered first.
+        exit_stage: the exit that answered; None for the device's own answer.
+        stages_run: stages that the device finished.
+        packets: put on the air; None where the radio did not report (so are the next three).
+        packets_lost: of these, lost.
+        bytes: put on the air, headers included.
+        events: connection events.
+        latency_ms: until the device held the answer.
+        compute_ms: time the device's processor was busy.
+        energy_mj: compute and radio; None where either is unknown.
+        radio_energy_mj: of the radio alone.
+        name: file name, empty for a camera.
+    """
+
+    id: int
+    label: str
+    class_name: str
+    truth: str | None
+    confidence: float
+    source: str
+    exit_stage: int | None
+    stages_run: int
+    packets: int | None
+    packets_lost: int | None
+    bytes: int | None
+    events: int | None
+    latency_ms: float
+    compute_ms: float
+    energy_mj: float | None
+    radio_energy_mj: float | None
+    name: str
+
+    def line(self) -> str:
+        """One line for a terminal."""
+        where = f"exit {self.exit_stage}" if self.exit_stage is not None else "device"
+        radio = f"{self.packets:3d} packets {self.bytes:5d} B" if self.packets is not None else "  radio unknown    "
+        mark = "" if self.truth is None else ("  right" if self.truth == self.label else f"  is {self.truth}")
+        return (
+            f"{self.id:5d}  {self.label:<8.8s} {self.confidence:4.0%}  {self.class_name:<24.24s} {where:<7s} "
+            f"{radio} {self.latency_ms:7.1f} ms{mark}"
+        )
+
+
+@dataclass
+class RunLog:
+    """All frames of a run, and how its labels arrived.
+
+    Attributes:
+        conditions: under which the numbers hold.
+        frames: in the order in which they were reported.
+        labels: how many labels were published, by who published them.
+        repeated_labels: second labels of a frame, which consumers drop.
+    """
+
+    conditions: Mapping[str, Any]
+    frames: list[FrameRecord] = field(default_factory=list)
+    labels: Counter[str] = field(default_factory=Counter)
+    repeated_labels: int = 0
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """The run in numbers.
+
+        Args:
+            seconds: from the first frame to the last.
+        """
+        frames = self.frames
+        known = [f for f in frames if f.truth is not None]
+        radio = [f for f in frames if f.packets is not None and f.bytes is not None]
+        energy = [f.energy_mj for f in frames if f.energy_mj is not None]
+        latency = [f.latency_ms for f in frames]
+        exits = Counter("device" if f.exit_stage is None else str(f.exit_stage) for f in frames)
+        return {
+            "frames": len(frames),
+            "seconds": round(seconds, 3),
+            "frames_per_second": round((len(frames) - 1) / seconds, 3) if seconds > 0 and len(frames) > 1 else None,
+            "answered_by_hub": sum(f.source == "hub" for f in frames),
+            "answered_by_device": sum(f.source == "device" for f in frames),
+            "exits": dict(sorted(exits.items())),
+            "labels": dict(self.labels),
+            "repeated_labels": self.repeated_labels,
+            "packets_mean": _rounded(np.mean([f.packets for f in radio])) if radio else None,
+            "bytes_mean": _rounded(np.mean([f.bytes for f in radio])) if radio else None,
+            "latency_ms": {f"p{q}": _rounded(np.percentile(latency, q)) for q in (50, 95)} if latency else None,
+            "energy_mj_mean": _rounded(np.mean(energy)) if energy else None,
+            "frames_with_truth": len(known),
+            "accuracy_groups": _rounded(np.mean([f.truth == f.label for f in known])) if known else None,
+        }
+
+    def as_json(self, seconds: float) -> dict[str, Any]:
+        """Everything, as ``--json`` writes it."""
+        frames = [{k: _finite(v) for k, v in asdict(f).items()} for f in self.frames]
+        return {"conditions": dict(self.conditions), "summary": self.summary(seconds), "frames": frames}
+
+    def write(self, path: Path, seconds: float) -> None:
+        """Write :meth:`as_json`; a reader never sees half a file.
+
+        Raises:
+            FleetError: it cannot be written.
+        """
+        part = path.with_name(path.name + ".part")
+        try:
+            part.write_text(json.dumps(self.as_json(seconds), indent=1) + "\n")
+            os.replace(part, path)  # noqa: PTH105 - atomic, and says so
+        except OSError as err:
+            raise FleetError(f"cannot write {path}: {err.strerror}") from err
+
+    def summary_lines(self, seconds: float) -> list[str]:
+        """The summary for a terminal."""
+        s = self.summary(seconds)
+        if not self.frames:
+            return ["no frame was processed"]
+        rate = f", {s['frames_per_second']:.1f} frames/s" if s["frames_per_second"] else ""
+        exits = ", ".join(f"{k if k == 'device' else f'exit {k}'}: {n}" for k, n in s["exits"].items())
+        lines = [
+            f"{s['frames']} frames in {s['seconds']:.1f} s{rate}; answered by the hub {s['answered_by_hub']}, "
+            f"by the device {s['answered_by_device']}",
+            f"exits          {exits}",
+            f"latency        median {s['latency_ms']['p50']:.1f} ms, 95th percentile {s['latency_ms']['p95']:.1f} ms",
+        ]
+        if s["packets_mean"] is not None:
+            lines.append(f"radio          {s['packets_mean']:.1f} packets, {s['bytes_mean']:.0f} bytes a frame")
+        if s["energy_mj_mean"] is not None:
+            lines.append(f"energy         {s['energy_mj_mean']:.2f} mJ a frame (modelled: see docs/link.md)")
+        if s["accuracy_groups"] is not None:
+            lines.append(
+                f"right          {s['accuracy_groups']:.1%} of {s['frames_with_truth']} frames with a known group"
+            )
+        return lines
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 4)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
