@@ -105,6 +105,7 @@ def pairs_that_fit(
     octets: int,
     *,
     reply_octets: int = 0,
+    taken_us: float = 0.0,
     encrypted: bool = True,
     controller: Controller = GENERIC,
 ) -> int:
@@ -115,20 +116,39 @@ def pairs_that_fit(
         phy: the physical layer.
         octets: link-layer payload one way.
         reply_octets: link-layer payload the other way.
+        taken_us: time of the event that something else takes.
         encrypted: whether packets have a MIC.
         controller: its guard time and what it insists on before it starts another exchange.
     """
     one = pair_us(phy, octets, reply_octets, encrypted)
     needed = pair_us(phy, octets, octets, encrypted) if controller.reserves_full_reply else one
-    spare = ci_ms * 1000.0 - controller.guard_us - needed
+    spare = ci_ms * 1000.0 - controller.guard_us - taken_us - needed
     return 0 if spare < 0 else 1 + int(spare // one)
 
 
 def payloads_that_fit(
-    ci_ms: float, phy: Phy, payload: int, *, encrypted: bool = True, controller: Controller = GENERIC
+    ci_ms: float,
+    phy: Phy,
+    payload: int,
+    *,
+    encrypted: bool = True,
+    controller: Controller = GENERIC,
+    with_notice: bool = False,
 ) -> int:
-    """Notifications of ``payload`` bytes that one connection event has room for."""
-    return pairs_that_fit(ci_ms, phy, ll_octets(payload), encrypted=encrypted, controller=controller)
+    """Notifications of ``payload`` bytes that one connection event has room for.
+
+    Args:
+        ci_ms: connection interval in ms.
+        phy: the physical layer.
+        payload: bytes of each notification.
+        encrypted: whether packets have a MIC.
+        controller: its guard time and rule.
+        with_notice: whether the hub's first packet carries an exit notice in place of an empty poll.
+            On a slow PHY that can take the room of a payload.
+    """
+    longer_us = air_us(phy, NOTICE_OCTETS, encrypted) - air_us(phy, 0) if with_notice else 0.0
+    octets = ll_octets(payload)
+    return pairs_that_fit(ci_ms, phy, octets, taken_us=longer_us, encrypted=encrypted, controller=controller)
 
 
 def smallest_ci_ms(phy: Phy, payload: int, *, encrypted: bool = True, controller: Controller = GENERIC) -> float:

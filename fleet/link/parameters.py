@@ -98,6 +98,13 @@ class LinkParameters:
         return min(self.packets, payloads_that_fit(self.ci_ms, self.phy, self.payload))
 
     @property
+    def packets_beside_notice(self) -> int:
+        """The same for an event whose first poll is an exit notice: fewer where that takes up the room."""
+        if self.as_published:
+            return self.packets
+        return min(self.packets, payloads_that_fit(self.ci_ms, self.phy, self.payload, with_notice=True))
+
+    @property
     def ci_s(self) -> float:
         """Connection interval in seconds."""
         return self.ci_ms / 1000.0

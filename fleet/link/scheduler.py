@@ -18,7 +18,8 @@ accepted offer of its inference and the event that carries it: 0 in the first ev
 1 in the next one, missed events counted, 15 for 15 and more. The hub derives the capture time from it.
 
 **Within an event** the hub speaks first, but the camera's controller has its packets before the event
-begins: what was pending goes out even when the notice in the same event ends the inference.
+begins: what was pending goes out even when the notice in the same event ends the inference. Where the
+notice takes up a payload's room (a slow PHY in a tight interval), the event carries one payload fewer.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Scheduler:
         self._loss = loss(parameters.loss)
         self._rng = np.random.default_rng(seed)
         self._parameters = parameters
-        self._per_event = parameters.effective_packets
+        self._room = (parameters.effective_packets, parameters.packets_beside_notice)
         self._clock = EventClock(start + phase, parameters.ci_ms)
         self._uplink = UplinkQueue()
         self._downlink = NoticeRepeater()
@@ -171,7 +172,7 @@ class Scheduler:
             self._loss = self._make_loss(parameters.loss)
         self._clock.change_interval(parameters.ci_ms)
         self._parameters = parameters
-        self._per_event = parameters.effective_packets
+        self._room = (parameters.effective_packets, parameters.packets_beside_notice)
         self._drop(self._uplink.inference, self._uplink.trim(parameters.payload))
 
     def skip_to(self, now: float) -> int:
@@ -190,7 +191,7 @@ class Scheduler:
         """Run the event that is due at :attr:`next_event` and go on to the one after it."""
         time, index = self._clock.next, self._clock.index
         notice = self._downlink.take()
-        sent = self._uplink.take(self._per_event, index)
+        sent = self._uplink.take(self._room[notice is not None], index)
         up = [ll_octets(len(packet)) for packet in sent]
         down = [NOTICE_OCTETS] if notice is not None else []
         phy, ci_ms = self._parameters.phy, self._parameters.ci_ms
