@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_TOO_LARGE = f"has more than {MAX_PIXELS / 1e6:.0f} million pixels"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf")
 
 
@@ -51,6 +52,7 @@ def decode_image(data: bytes) -> RgbImage:
         raise UnreadableImage(msg)
     if data.startswith(_PNG):
         data = _pixels_of_png(data)
+    _check_size(data)
     cv2 = opencv()
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
@@ -68,8 +70,32 @@ def _decode(data: bytes, flags: int) -> Any:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as err:
         big = isinstance(err, MemoryError) or "MAX_IMAGE" in str(err)
-        msg = f"is larger than {MAX_PIXELS / 1e6:.0f} million pixels" if big else "is damaged"
-        raise UnreadableImage(msg) from err
+        raise UnreadableImage(_TOO_LARGE if big else "is damaged") from err
+
+
+def _check_size(data: bytes) -> None:
+    """Look at the size that a PNG or JPEG claims: OpenCV's own limit stands only if nobody loaded OpenCV before us."""
+    height = width = 0
+    if data.startswith(_PNG):
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    elif data.startswith(_JPEG):
+        height, width = _jpeg_size(data)
+    if height * width > MAX_PIXELS:
+        raise UnreadableImage(_TOO_LARGE)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width from the start-of-frame segment, 0 and 0 without one (ITU-T T.81, B.2.2)."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # filling
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0
 
 
 def _pixels_of_png(data: bytes) -> bytes:
