@@ -33,6 +33,6 @@ def opencv() -> Any:
     except ImportError as err:
         msg = f"OpenCV cannot be loaded ({err}): pip install opencv-python-headless"
         raise FleetError(msg) from err
-    logging = cv2.utils.logging
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    logging = getattr(cv2.utils, "logging", cv2)  # older releases have the function at the top
+    logging.setLogLevel(0)  # LOG_LEVEL_SILENT
     return cv2
