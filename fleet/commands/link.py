@@ -45,7 +45,7 @@ def link(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="ci_ms, packets, phy (1M, 2M, 500k, 125k), payload, loss, ack (link_layer, next_event). "
             "Without ci_ms or phy the table runs over the usual ones.",
             show_default=False,

@@ -70,8 +70,9 @@ def capacity(parameters: LinkParameters, *, radio: RadioProfile = NRF5340, encry
     carried = p.packets if p.as_published else min(p.packets, fit)
     up = [p.ll_octets] * carried
     arriving = throughput_bps(carried, p.payload, p.ci_ms) * (1.0 - p.loss)
-    # In steady state the paper's model loses every second event, and the whole burst with a lost ack.
-    reliable = arriving if p.ack == "link_layer" else arriving * (1.0 - p.loss) / 2.0
+    # The paper's model moves data in every second event. A burst is repeated until its acknowledgement is heard,
+    # 1 / (1 - loss) times in the mean, in which one of its packets arrives with probability 1 / (1 + loss).
+    reliable = arriving if p.ack == "link_layer" else arriving / (2.0 * (1.0 + p.loss))
     return Capacity(
         parameters=p,
         fit=fit,

@@ -67,6 +67,15 @@ def test_one_packet_by_the_paper_s_model_waits_two_events_for_every_try(loss):
     assert mean == pytest.approx(2 / (1 - loss) - 1, rel=0.05)
 
 
+def test_a_lost_acknowledgement_costs_the_paper_s_model_a_repeat_of_the_burst():
+    heard = 0.7
+    link = LinkParameters(ci_ms=50, packets=1, loss=1 - heard, ack="next_event")
+    rng = np.random.default_rng(7)
+    mean = np.mean([reliable_events(2 * 244, link, rng=rng) for _ in range(4000)])
+    rounds_of_the_first = 1 / heard + (1 - heard) / heard  # until it arrives, then until that is known
+    assert mean == pytest.approx(2 * rounds_of_the_first + 2 / heard - 1, rel=0.03)
+
+
 def test_bursty_losses_can_be_used_too():
     link = LinkParameters(ci_ms=50)
     events = reliable_events(5000, link, rng=np.random.default_rng(1), loss=GilbertElliott.of(0.4, 6))
