@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from fleet.commands.link import link
 from fleet.commands.up import up
 from fleet.errors import FleetError
 
@@ -32,6 +33,7 @@ def _verb(function: Callable[..., Any]) -> None:
 
 
 _verb(up)
+_verb(link)
 
 
 def main() -> None:
