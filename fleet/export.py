@@ -12,10 +12,9 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fleet.backbones import build_backbone
 from fleet.backbones.stage import Backbone
 from fleet.bundle import Bundle, StageFile
 from fleet.codec import Coder, Quantiser, StageLayout
@@ -158,31 +157,6 @@ def export_bundle(
         checksums={},
     )
     return draft.save(notes)
-
-
-def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
-    """The hub's network of a bundle, ready to run.
-
-    Args:
-        bundle: the bundle.
-        device: a torch device.
-
-    Raises:
-        FleetError: its weights do not fit its manifest.
-    """
-    backbone = build_backbone(bundle.backbone, input_size=bundle.input_size, classes=len(bundle.classes))
-    cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
-    try:
-        state = {
-            key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(bundle.cloud_path, device="cpu").items()
-        }
-        cloud.load_state_dict(state)
-    except Exception as err:  # safetensors raises its own class, torch RuntimeError
-        raise FleetError(f"{bundle.cloud_path} does not fit the manifest: {str(err).splitlines()[0]}") from err
-    cloud.eval()
-    cloud.to(device=device)
-    return cloud.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _export_stage(directory: Path, backbone: Backbone, n: int, encoder: StageEncoder | None) -> StageFile:

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fleet.backbones import build_backbone
 from fleet.backbones.stage import Backbone
+from fleet.bundle import Bundle
+from fleet.errors import FleetError
 
 
 class ExitBlock(nn.Module):
@@ -97,3 +101,28 @@ class CloudNetwork(nn.Module):
         """
         block = self.exits[str(exit_stage)]
         return self.backbone.from_stage(exit_stage, block(maps))
+
+
+def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
+    """The hub's network of a bundle, ready to run.
+
+    Args:
+        bundle: the bundle.
+        device: a torch device.
+
+    Raises:
+        FleetError: its weights do not fit its manifest.
+    """
+    backbone = build_backbone(bundle.backbone, input_size=bundle.input_size, classes=len(bundle.classes))
+    cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
+    try:
+        state = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in load_file(bundle.cloud_path, device="cpu").items()
+        }
+        cloud.load_state_dict(state)
+    except Exception as err:  # safetensors raises its own class, torch RuntimeError
+        raise FleetError(f"{bundle.cloud_path} does not fit the manifest: {str(err).splitlines()[0]}") from err
+    cloud.eval()
+    cloud.to(device=device)
+    return cloud.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

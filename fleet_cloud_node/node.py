@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
-from fleet.export import load_cloud
+from fleet.fusion import load_cloud
 from fleet.packet import HEADER, HEADER_BYTES
 from fleet.resources import find_model
 from fleet.session import Answer, CloudSession, ExitTask, Taken

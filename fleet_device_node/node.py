@@ -68,6 +68,10 @@ class DeviceSettings:
         0.5, "time after which the device publishes its own answer unless the hub was heard [s]", within=(0.0, 60.0)
     )
 
+    wait_for_hub: float = setting(
+        0.0, "time that the first frame waits at most for a hub to be there [s]", read_only=True, within=(0.0, 600.0)
+    )
+
     def __post_init__(self) -> None:
         """Check what a range cannot say.
 
@@ -193,6 +197,9 @@ class DeviceNode(ManagedNode):
         device = Device(self._bundle, self._network, self._profile)
         # A random start: a hub that remembers the ids of before a restart must not take these for repeats.
         inference_id = secrets.randbits(16)
+        give_up = around.now() + self.settings.wait_for_hub
+        while not (self._connected or around.closed) and around.now() < give_up:
+            around.pause_until(around.now() + 0.02)
         due = around.now()
         while not around.closed:
             around.pause_until(due)

@@ -177,9 +177,11 @@ def run(make: Callable[[], Any]) -> int:
         signal.signal(number, on_signal)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = None
+    name = "node"
     problems: list[str] = []
     try:
         node = make()
+        name = node.get_name()
         executor = _Executor()
         executor.add_node(node)
         if getattr(node, "autostart", False):
@@ -202,7 +204,7 @@ def run(make: Callable[[], Any]) -> int:
             problems.append(str(err))
         rclpy.try_shutdown()
     for problem in problems:
-        print(f"{node.get_name() if node else 'node'}: {problem}", file=sys.stderr)  # noqa: T201 - the user's line
+        print(f"{name}: {problem}", file=sys.stderr)  # noqa: T201 - the user's line
     return EXIT_BAD_INPUT if problems else 0
 
 
