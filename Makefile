@@ -40,9 +40,9 @@ types: setup ## mypy, strict for the method in fleet/
 	@$(BIN)/mypy
 
 smoke: setup ## eight seconds of the real nodes on sample photographs; checks what they report
-	@report=$$(mktemp) && trap 'rm -f "$$report"' EXIT \
-	&& $(BIN)/fleet up --source photos --duration 8 --json "$$report" \
-	&& $(BIN)/python tools/check_run.py "$$report"
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
+	&& $(BIN)/fleet up --source photos --duration 8 --json "$$folder/run.json" \
+	&& $(BIN)/python tools/check_run.py "$$folder/run.json"
 
 unit: setup ## pytest; ARGS='-k ladder' to choose
 	@$(BIN)/python -m pytest $(ARGS)

@@ -75,6 +75,7 @@ setup(
         "hub": ["torch>=2.1"],
         "photos": ["scikit-image>=0.20", "pooch"],
         "train": ["torch>=2.1", "onnx>=1.15", "onnxscript"],
+        "test": ["hypothesis>=6", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
         "wheels": [
             "ros-fleet-msgs",  # first: pip install ./fleet_msgs
@@ -82,6 +83,7 @@ setup(
             "ros-kilted-rclpy>=9.1,<10",
             "ros-diagnostic-msgs",
             "ros-lifecycle-msgs",
+            "ros-rcl-interfaces",
             "ros-sensor-msgs",
             "ros-std-msgs",
             "ros-std-srvs",
