@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from fleet.commands.link import link
+from fleet.commands.train import train
 from fleet.commands.up import up
 from fleet.errors import FleetError
 
@@ -32,8 +33,8 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-_verb(up)
-_verb(link)
+for _function in (up, link, train):
+    _verb(_function)
 
 
 def main() -> None:

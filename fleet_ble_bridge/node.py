@@ -127,7 +127,8 @@ class BridgeNode(ManagedNode):
 
     def _play(self, event: Event) -> None:
         """Let the event's packets arrive when their air time is over."""
-        if event.exit is not None:
+        if event.exit is not None and event.exit_at is not None:
+            self._pause_until(event.exit_at)
             self._exit_publisher.publish(self._exit_message(event.exit))
         for packet, arrival in zip(event.delivered, event.arrivals, strict=True):
             self._pause_until(arrival)
