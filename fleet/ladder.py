@@ -33,6 +33,9 @@ from fleet.errors import FleetError
 Order = Literal["corner", "centre"]
 IntArray = npt.NDArray[np.int32]
 
+MAX_FINEST = 256
+"""Cells a side: a single channel of this size already fills the header's 16-bit coefficient index."""
+
 
 def split_order(bands: int, order: Order) -> tuple[int, ...]:
     """In which order the bands of one level are split.
@@ -97,6 +100,9 @@ class Ladder:
     def __post_init__(self) -> None:
         if self.base < 1 or self.levels < 0:
             raise FleetError(f"a ladder needs a base of at least 1 and no negative levels, not {self}")
+        # Numbers from a manifest: look before anything is sized by them.
+        if self.levels > MAX_FINEST.bit_length() or self.finest > MAX_FINEST:
+            raise FleetError(f"a ladder has at most {MAX_FINEST} cells a side, not {self.base} * 2**{self.levels}")
         split_order(self.base, self.order)
         object.__setattr__(self, "_cells", self.finest**2)
 
@@ -111,7 +117,7 @@ class Ladder:
         return self._cells
 
     @cached_property
-    def _level_positions(self) -> tuple[npt.NDArray[np.intp], ...]:
+    def level_positions(self) -> tuple[npt.NDArray[np.intp], ...]:
         """For every level, where the three differences of every cell stand in the channel's order.
 
         Shape (3, bands, bands) a level: the difference of the cell's first split, then the two of its
@@ -149,7 +155,8 @@ class Ladder:
         return rank[:, None] <= rank[None, :]
 
     @cached_property
-    def _row_first_levels(self) -> tuple[npt.NDArray[np.bool_], ...]:
+    def row_first_levels(self) -> tuple[npt.NDArray[np.bool_], ...]:
+        """For every level, which cells' rows are split before their columns, shapes (bands, bands)."""
         return tuple(self._row_first(self.base << level) for level in range(self.levels))
 
     def split(self, grid: npt.ArrayLike) -> IntArray:
@@ -177,14 +184,14 @@ class Ladder:
             quad = low.reshape(*lead, bands, 2, bands, 2)
             c00, c01 = quad[..., 0, :, 0], quad[..., 0, :, 1]  # (..., bands, bands)
             c10, c11 = quad[..., 1, :, 0], quad[..., 1, :, 1]
-            row_first = self._row_first_levels[level]
+            row_first = self.row_first_levels[level]
             # The halves of the cell's first split, each with the two children of its second split.
             # Row first: top (c00, c01), bottom (c10, c11). Column first: left (c00, c10), right (c01, c11).
             off_a = np.where(row_first, c01, c10)
             off_b = np.where(row_first, c10, c01)
             half_a, h_a = (c00 + off_a) >> 1, c00 - off_a
             half_b, h_b = (off_b + c11) >> 1, off_b - c11
-            positions = self._level_positions[level]
+            positions = self.level_positions[level]
             out[..., positions[0]] = half_a - half_b
             out[..., positions[1]] = h_a
             out[..., positions[2]] = h_b
@@ -205,17 +212,19 @@ class Ladder:
             Integers, shape (..., finest, finest).
 
         Raises:
-            FleetError: another number of coefficients.
+            FleetError: another number of coefficients or no integers.
         """
         values = np.asarray(coefficients)
-        if values.shape[-1] != self.count:
-            raise FleetError(f"this ladder has {self.count} coefficients a channel, not {values.shape[-1]}")
+        if values.shape[-1:] != (self.count,) or not np.issubdtype(values.dtype, np.integer):
+            raise FleetError(
+                f"this ladder has {self.count} coefficients a channel, integers, not {values.dtype} {values.shape}"
+            )
         values = values.astype(np.int32, copy=False)
         lead = values.shape[:-1]
         low = values[..., : self.base**2].reshape(*lead, self.base, self.base)
         for level in range(self.levels):
             bands = self.base << level
-            positions = self._level_positions[level]
+            positions = self.level_positions[level]
             h, h_a, h_b = (values[..., positions[k]] for k in range(3))  # (..., bands, bands)
             half_a = low + ((h + 1) >> 1)
             half_b = half_a - h
@@ -223,7 +232,7 @@ class Ladder:
             off_a = c00 - h_a
             off_b = half_b + ((h_b + 1) >> 1)
             c11 = off_b - h_b
-            row_first = self._row_first_levels[level]
+            row_first = self.row_first_levels[level]
             fine = np.empty((*lead, bands, 2, bands, 2), dtype=np.int32)
             fine[..., 0, :, 0] = c00
             fine[..., 0, :, 1] = np.where(row_first, off_a, off_b)
