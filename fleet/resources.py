@@ -60,7 +60,7 @@ def find_config(name: str | Path) -> Path:
         if path.is_file():
             return path
     known = ", ".join(sorted(str(path.relative_to(shipped)) for path in shipped.rglob("*.yaml")))
-    raise FleetError(f"no configuration file '{name}': give a path or one of {known or 'none installed'}")
+    raise FleetError(f"no configuration file '{name}': give a path" + (f" or one of {known}" if known else ""))
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -86,7 +86,7 @@ def find_model(name_or_path: str | Path) -> Path:
     if given.exists():
         raise FleetError(f"'{name_or_path}' is not a model bundle: it has no {MANIFEST}")
     known = ", ".join(sorted(path.parent.name for path in shipped.glob(f"*/{MANIFEST}")))
-    raise FleetError(f"no model bundle '{name_or_path}': give a directory or one of {known or 'none installed'}")
+    raise FleetError(f"no model bundle '{name_or_path}': give its directory" + (f" or one of {known}" if known else ""))
 
 
 def _candidates() -> Iterator[Path]:
