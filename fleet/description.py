@@ -30,8 +30,17 @@ EXECUTABLES: Mapping[str, str] = {
 }
 """Every node that a description may name, with its Python package."""
 
+DEVICE_NODE = "device_node"
 LINK_NODE = "bridge_node"
 MONITOR_NODE = "monitor_node"
+LOG_LEVELS = ("debug", "info", "warn", "error")
+ENVIRONMENT: Mapping[str, str] = {
+    # One stream of bytes a node: a tensor library that spawns a thread a core starves the others.
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What every process gets besides the user's environment, where the user has not set it."""
+
 _LINK_KEYS = ("ci_ms", "packets", "payload", "phy", "loss", "ack", "transport")
 
 
@@ -48,6 +57,11 @@ class Process:
     node: str
     package: str
     parameters: Mapping[str, Any]
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether a run is over once this process has ended: nothing more to see, or nobody looking."""
+        return self.node in (DEVICE_NODE, MONITOR_NODE)
 
 
 @dataclass(frozen=True)
@@ -150,10 +164,10 @@ class Description:
             monitor["json"] = str(_writable(Path(json)))
         wanted = LinkParameters.parse(link, self.link)
         changes = {
-            "device_node": device | bundle,
+            DEVICE_NODE: device | bundle,
             "cloud_node": bundle,
-            "bridge_node": {key: getattr(wanted, key) for key in _LINK_KEYS},
-            "monitor_node": monitor,
+            LINK_NODE: {key: getattr(wanted, key) for key in _LINK_KEYS},
+            MONITOR_NODE: monitor,
         }
         processes = tuple(replace(p, parameters={**p.parameters, **changes.get(p.node, {})}) for p in self.processes)
         described = replace(self, processes=processes)
@@ -178,7 +192,7 @@ class Description:
     @property
     def conditions(self) -> dict[str, Any]:
         """Under which conditions a run's numbers hold, for whoever prints or stores them."""
-        device = self.process("device_node").parameters
+        device = self.process(DEVICE_NODE).parameters
         link = self.link
         return {
             "description": self.path.name,
@@ -199,6 +213,19 @@ class Description:
         return yaml.safe_dump(
             {f"/**/{p.node}": {"ros__parameters": self.parameters_of(p)} for p in self.processes}, sort_keys=False
         )
+
+
+def check_start(namespace: str, log_level: str) -> None:
+    """Look at what processes are started with beyond their parameters.
+
+    Raises:
+        FleetError: ROS does not take such a namespace or log level.
+    """
+    if log_level not in LOG_LEVELS:
+        raise FleetError(f"log level is {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}, not '{log_level}'")
+    parts = namespace.strip("/").split("/")
+    if not all(p.replace("_", "a").isalnum() and p.isascii() and not p[0].isdigit() for p in parts):
+        raise FleetError(f"'{namespace}' is not a namespace: letters, digits and _, not beginning with a digit")
 
 
 def _process(path: Path, key: str, entry: object) -> Process:

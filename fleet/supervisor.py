@@ -117,7 +117,7 @@ class Supervisor:
             elif process.returncode == BAD_INPUT:  # it has said why
                 over, code = True, BAD_INPUT
             else:
-                self.report(f"{command.name} died ({_reason(process.returncode)})")
+                self.report(f"{command.name} died ({reason(process.returncode)})")
                 over, code = over or command.needed, max(code, 1, key=_gravity)
         return over, code
 
@@ -160,7 +160,8 @@ def _gravity(code: int) -> int:
     return {0: 0, 1: 1, BAD_INPUT: 2}.get(code, 1)
 
 
-def _reason(code: int) -> str:
+def reason(code: int) -> str:
+    """Why a process died, from its return code as :mod:`subprocess` gives it."""
     if code < 0:
         try:
             return signal.Signals(-code).name

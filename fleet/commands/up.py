@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fleet.description import MONITOR_NODE, Description, Process
+from fleet.description import ENVIRONMENT, MONITOR_NODE, Description, Process, check_start
 from fleet.errors import FleetError
 from fleet.supervisor import Command, Supervisor
 
@@ -58,9 +58,7 @@ def up(  # noqa: PLR0917 - the command line is their only caller
     One line a frame, a summary at the end. Ctrl-C stops everything.
     """
     config, settings = _sort_words(words or [])
-    if log_level not in ("debug", "info", "warn", "error"):
-        raise FleetError(f"log level is debug, info, warn or error, not '{log_level}'")
-    _check_namespace(namespace)
+    check_start(namespace, log_level)
     description = Description.load(config).changed(
         source=source,
         model=model,
@@ -91,19 +89,13 @@ def _sort_words(words: list[str]) -> tuple[str, list[str]]:
     return (configs[0] if configs else "backyard_camera"), settings
 
 
-def _check_namespace(namespace: str) -> None:
-    parts = namespace.strip("/").split("/")
-    if not all(p.replace("_", "a").isalnum() and p.isascii() and not p[0].isdigit() for p in parts):
-        raise FleetError(f"'{namespace}' is not a namespace: letters, digits and _, not beginning with a digit")
-
-
 def _command(process: Process, namespace: str, parameters: Path, log_level: str) -> Command:
     arguments = ("-r", f"__ns:=/{namespace.strip('/')}", "--params-file", str(parameters), "--log-level", log_level)
     return Command(
         name=process.node,
         argv=(sys.executable, "-m", process.package, "--ros-args", *arguments),
-        ends_run=process.node in ("device_node", MONITOR_NODE),
-        needed=process.node in ("device_node", MONITOR_NODE),
+        ends_run=process.ends_run,
+        needed=process.ends_run,
         listens=process.node == MONITOR_NODE,
     )
 
@@ -113,9 +105,8 @@ def _environment() -> dict[str, str]:
     # This machine only, unless the user has said otherwise.
     if "ROS_LOCALHOST_ONLY" not in environment:
         environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    # One stream of bytes a node: a tensor library that spawns a thread a core starves the others.
-    environment.setdefault("OMP_NUM_THREADS", "1")
-    environment.setdefault("PYTHONUNBUFFERED", "1")
+    for name, value in ENVIRONMENT.items():
+        environment.setdefault(name, value)
     # The ROS wheels find their libraries by restarting Python once; a child of this process must do so itself.
     environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
     return environment
