@@ -151,9 +151,16 @@ class LocalAnswer:
     confidence: float
 
     def pack(self) -> bytes:
-        """Eleven bytes: header and body."""
-        header = Header(self.inference_id, LOCAL_ANSWER_STAGE, 0, 0, 1)
-        return header.pack() + ANSWER.pack(self.class_index, _to_u8(self.confidence))
+        """Eleven bytes: header and body.
+
+        Raises:
+            PacketError: a field is out of its range.
+        """
+        header = Header(self.inference_id, LOCAL_ANSWER_STAGE, 0, 0, 1).pack()
+        try:
+            return header + ANSWER.pack(self.class_index, _to_u8(self.confidence))
+        except (struct.error, ValueError, OverflowError) as err:
+            raise PacketError(f"local answer out of range: {self}") from err
 
     @classmethod
     def unpack(cls, packet: bytes) -> LocalAnswer:
@@ -186,8 +193,15 @@ class ExitNotice:
     confidence: float
 
     def pack(self) -> bytes:
-        """Six bytes."""
-        return EXIT_NOTICE.pack(self.inference_id, self.class_index, self.stage, _to_u8(self.confidence))
+        """Six bytes.
+
+        Raises:
+            PacketError: a field is out of its range.
+        """
+        try:
+            return EXIT_NOTICE.pack(self.inference_id, self.class_index, self.stage, _to_u8(self.confidence))
+        except (struct.error, ValueError, OverflowError) as err:
+            raise PacketError(f"exit notice out of range: {self}") from err
 
     @classmethod
     def unpack(cls, data: bytes) -> ExitNotice:
@@ -203,4 +217,5 @@ class ExitNotice:
 
 
 def _to_u8(confidence: float) -> int:
+    """In 1/255; raises ValueError or OverflowError for what is no number."""
     return max(0, min(255, round(confidence * 255)))
