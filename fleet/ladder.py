@@ -21,7 +21,7 @@ a level is a few array operations, however many sizes it spans.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -95,7 +95,6 @@ class Ladder:
     base: int
     levels: int
     order: Order = "centre"
-    _cells: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
         if self.base < 1 or self.levels < 0:
@@ -104,7 +103,6 @@ class Ladder:
         if self.levels > MAX_FINEST.bit_length() or self.finest > MAX_FINEST:
             raise FleetError(f"a ladder has at most {MAX_FINEST} cells a side, not {self.base} * 2**{self.levels}")
         split_order(self.base, self.order)
-        object.__setattr__(self, "_cells", self.finest**2)
 
     @property
     def finest(self) -> int:
@@ -114,7 +112,7 @@ class Ladder:
     @property
     def count(self) -> int:
         """Coefficients of one channel: one for every cell of the finest grid."""
-        return self._cells
+        return self.finest**2
 
     @cached_property
     def level_positions(self) -> tuple[npt.NDArray[np.intp], ...]:

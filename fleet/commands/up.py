@@ -17,7 +17,7 @@ from fleet.errors import FleetError
 from fleet.supervisor import Command, Supervisor
 
 
-def up(  # noqa: PLR0917 - the command line is their only caller
+def up(
     words: Annotated[
         list[str] | None,
         typer.Argument(

@@ -8,7 +8,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -92,6 +92,39 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class ExitConfig:
+    """Training of encoders and exits on the finished base network.
+
+    Attributes:
+        channels: channels that travel, one a stage from stage 1 on; the last is N.
+        base: g0, bands a side of the base grid.
+        rungs: sizes at which a group of coefficients ends; the last is the data set's largest.
+        levels: quantiser levels.
+        order: in which order bands split, ``corner`` or ``centre``.
+        steps: updates.
+        batch: images a step.
+        exits_a_step: exits that each step trains.
+        peak: highest learning rate of AdamW.
+        hard: weight of the loss against the labels.
+        soft: weight of the loss against the whole network's own answers (distillation).
+        close: weight of the distance between rebuilt and true features.
+    """
+
+    channels: tuple[int, ...]
+    base: int
+    rungs: tuple[int, ...]
+    levels: int = 16
+    order: Literal["corner", "centre"] = "centre"
+    steps: int = 8000
+    batch: int = 64
+    exits_a_step: int = 2
+    peak: float = 0.003
+    hard: float = 0.5
+    soft: float = 1.0
+    close: float = 0.3
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One training run.
 
@@ -105,6 +138,7 @@ class TrainingConfig:
         label_smoothing: share of the target given to all classes alike.
         group_weight: weight of the loss of the summed group probabilities beside the classes' own.
         seed: everything random follows from it.
+        exits: training of encoders and exits behind the base network's; none trains the base network alone.
     """
 
     backbone: str = "mobilenetv3"
@@ -116,6 +150,7 @@ class TrainingConfig:
     label_smoothing: float = 0.1
     group_weight: float = 0.0
     seed: int = 1
+    exits: ExitConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, lists and numbers."""
@@ -172,6 +207,10 @@ def _listed(value: Any) -> Any:
 def _build(kind: Any, value: object, name: str) -> Any:
     """Turn plain YAML into the annotated type, naming the offending key when it does not fit."""
     origin = typing.get_origin(kind)
+    if origin is types.UnionType and type(None) in typing.get_args(kind):
+        return None if value is None else _build(typing.get_args(kind)[0], value, name)
+    if origin is Literal and value in typing.get_args(kind):
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
             msg = f"{name} must be a mapping of settings, not {value!r}"

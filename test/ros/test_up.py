@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -49,7 +50,8 @@ def test_a_slow_link_carries_one_packet_an_event_and_never_slows_the_device(flee
         out = tmp_path / f"{ci_ms}.json"
         packets.clear()
         stack = fleet_up(
-            "--source", "photos", "--duration", str(seconds), "--json", str(out), "--link", f"ci_ms={ci_ms}", "packets=1"
+            *("--source", "photos", "--duration", str(seconds), "--json", str(out)),
+            *("--link", f"ci_ms={ci_ms}", "packets=1"),
         )
         listener.spin_until(lambda s=stack: s.process.poll() is not None, "the end of the run")
         assert stack.finish() == 0, stack.output
@@ -57,7 +59,7 @@ def test_a_slow_link_carries_one_packet_an_event_and_never_slows_the_device(flee
     # The run is some seconds longer than its frames: count the packets against their own span.
     span = packets[-1][0] - packets[0][0]
     assert 3 <= len(packets) <= span / 1.0 + 1.5, (len(packets), span)
-    assert min(b - a for (a, _), (b, _) in zip(packets, packets[1:], strict=False)) > 0.9
+    assert min(b - a for (a, _), (b, _) in itertools.pairwise(packets)) > 0.9
     assert rates[1] > 0.9 * rates[0], rates
 
 

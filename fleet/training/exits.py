@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains encoders and exits on a finished base network (FLEET sections 3.2 to 3.4, eq. 8).
+
+The backbone stays frozen: its stages run once a batch without gradients, and each exit's gradient passes
+through the shared trunk without changing it. Every step draws exits and, for each, how much of its two
+stages had arrived: a rung, the tail of the packets dropped, or packets lost at random. One model thus
+serves every budget, and earlier channels learn to carry more.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fleet.backbones import Backbone
+from fleet.codec import StageLayout
+from fleet.encoder import StageEncoder
+from fleet.errors import FleetError
+from fleet.exits import softmax
+from fleet.export import new_encoders, stage_layouts
+from fleet.fusion import CloudNetwork
+from fleet.training.augment import augment, normalise
+from fleet.training.checkpoint import load_checkpoint, save_checkpoint
+from fleet.training.config import TrainingConfig
+from fleet.training.data import ImageSet
+from fleet.training.latents import received_part
+from fleet.training.schedule import one_cycle, step_seed
+from fleet.training.scores import accuracies
+
+CHECKPOINT = "exits.pt"
+LOG = "exits.csv"
+_DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
+_PACKET_COEFFICIENTS = 380  # about what one full packet of the plain codec holds
+
+
+@dataclass(frozen=True)
+class ExitProgress:
+    """What a listener hears after every step.
+
+    Attributes:
+        step: steps done.
+        steps: of the whole run.
+        loss: running mean.
+        images_per_s: so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    images_per_s: float
+
+
+class ExitTraining:
+    """One run over encoders and exits; a checkpoint holds all of its state.
+
+    Args:
+        config: with its ``exits`` section.
+        backbone: the trained base network; frozen here.
+        train: training images.
+        calibration: images for the accuracies in the log.
+        output: folder for checkpoint and log.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        FleetError: the configuration has no ``exits`` section.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        backbone: Backbone,
+        train: ImageSet,
+        calibration: ImageSet,
+        output: Path,
+        device: str = "cpu",
+    ) -> None:
+        if config.exits is None:
+            raise FleetError("this training configuration has no exits section")
+        self.config, self.plan = config, config.exits
+        self.train, self.calibration, self.output = train, calibration, output
+        self.device = torch.device(device)
+        torch.manual_seed(config.seed)
+        channels = dict(enumerate(self.plan.channels, start=1))
+        self.backbone = backbone.to(self.device).eval().requires_grad_(False)
+        self.encoders = new_encoders(
+            backbone, channels, base=self.plan.base, largest=self.plan.rungs[-1], levels=self.plan.levels
+        ).to(self.device)
+        self.cloud = CloudNetwork(backbone, channels).to(self.device)
+        self.cloud.exits.requires_grad_(True)
+        self.means = {n: torch.zeros(c, device=self.device) for n, c in channels.items()}
+        self._begin_quantisers()
+        self.layouts = self.make_layouts()
+        trained = [*self.encoders.parameters(), *self.cloud.exits.parameters()]
+        self.optimiser = torch.optim.AdamW(trained, lr=self.plan.peak, weight_decay=0.01)
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The stages that are sent."""
+        return tuple(sorted(self.means))
+
+    def encoder(self, n: int) -> StageEncoder:
+        """The encoder of stage n."""
+        found = self.encoders[str(n)]
+        assert isinstance(found, StageEncoder)
+        return found
+
+    def make_layouts(self) -> dict[int, StageLayout]:
+        """Layouts with the encoders' quantisers as they are now."""
+        encoders = {n: self.encoder(n).cpu() for n in self.stages}
+        layouts = stage_layouts(
+            encoders,
+            {n: mean.cpu() for n, mean in self.means.items()},
+            base=self.plan.base,
+            rungs=self.plan.rungs,
+            order=self.plan.order,
+        )
+        self.encoders.to(self.device)
+        return layouts
+
+    # Steps ------------------------------------------------------------------------------------------------
+    def train_step(self) -> float:
+        """One update; returns the loss."""
+        draw = torch.Generator().manual_seed(step_seed(self.config.seed, _DRAW, self.step))
+        chosen = np.sort(torch.randint(len(self.train), (self.plan.batch,), generator=draw).numpy())
+        random = torch.Generator().manual_seed(step_seed(self.config.seed, _AUGMENT, self.step))
+        images = torch.from_numpy(self.train.images[chosen]).to(self.device)
+        labels = torch.from_numpy(self.train.labels[chosen]).to(self.device)
+        inputs = augment(images, self.config.augment, size=self.config.input_size, smallest_crop=0.6, random=random)
+        maps, teacher = self._frozen(inputs)
+        exits = [int(n) for n in torch.randperm(len(self.stages), generator=draw)[: self.plan.exits_a_step] + 1]
+        parts = torch.Generator().manual_seed(step_seed(self.config.seed, _PARTS, self.step))
+        self.cloud.exits.train()
+        self.encoders.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = one_cycle(self.step, self.plan.steps, peak=self.plan.peak, warm_up=0.05)
+        losses = [self._exit_loss(n, maps, labels, teacher, parts) for n in exits]
+        loss = torch.stack(losses).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(
+            [p for group in self.optimiser.param_groups for p in group["params"]], max_norm=2.0
+        )
+        self.optimiser.step()
+        self._track_means(maps, exits)
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _frozen(self, inputs: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+        """The maps of the stages that are sent, and the whole network's logits."""
+        features = inputs
+        maps = {}
+        for n, stage in enumerate(self.backbone.stages, start=1):
+            features = stage(features)
+            if n in self.means:
+                maps[n] = features
+        return maps, self.backbone.run_head(features)
+
+    def _exit_loss(
+        self, n: int, maps: Mapping[int, Tensor], labels: Tensor, teacher: Tensor, random: torch.Generator
+    ) -> Tensor:
+        fused = self.cloud.fused[n]
+        received = []
+        for stage in fused:
+            have = self._random_part(self.layouts[stage], len(labels), random, newest=stage == n)
+            received.append(self._receive(stage, maps[stage], have))
+        block = self.cloud.exits[str(n)]
+        rebuilt = block(received)  # (B, C_n, H_n, W_n)
+        logits = self.backbone.from_stage(n, rebuilt)
+        plan = self.plan
+        hard = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
+        scale = maps[n].pow(2).mean().clamp_min(1e-6)
+        close = (rebuilt - maps[n]).pow(2).mean() / scale
+        return plan.hard * hard + plan.soft * soft + plan.close * close
+
+    def _receive(self, stage: int, features: Tensor, have: Tensor) -> Tensor:
+        encoder = self.encoder(stage)
+        mean = torch.tensor(self.layouts[stage].mean_levels, dtype=features.dtype, device=self.device)
+        return received_part(encoder(features), have, encoder, self.layouts[stage].ladder, mean)
+
+    def _random_part(self, layout: StageLayout, count: int, random: torch.Generator, *, newest: bool) -> Tensor:
+        """Which coefficients arrived, shape (count, channels, ladder.count), bool.
+
+        Of the newest stage a third arrived whole, a third up to a random packet, and of a third random packets
+        are missing. The stage before may have been overtaken before it sent anything.
+        """
+        kind = torch.rand(count, 1, generator=random)
+        cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_PACKET_COEFFICIENTS / 2)
+        place = torch.arange(layout.count)[None, :]
+        packets = layout.count // _PACKET_COEFFICIENTS + 1
+        survived = torch.rand(count, packets, generator=random) > torch.rand(count, 1, generator=random) * 0.6
+        lossy = survived.repeat_interleave(_PACKET_COEFFICIENTS, dim=1)[:, : layout.count]
+        have = torch.where(kind < 1 / 3, place >= 0, torch.where(kind < 2 / 3, place < cut, lossy))
+        if not newest:
+            have &= torch.rand(count, 1, generator=random) < 0.8
+        in_order = torch.empty(count, layout.count, dtype=torch.bool)
+        in_order[:, torch.from_numpy(layout.order)] = have
+        return in_order.reshape(count, layout.channels, layout.ladder.count).to(self.device)
+
+    @torch.no_grad()
+    def _track_means(self, maps: Mapping[int, Tensor], exits: list[int]) -> None:
+        """Running channel means; every hundredth step the layouts take them up with the moved quantisers."""
+        for n in exits:
+            mean = self.encoder(n)(maps[n]).mean((0, 2, 3))
+            self.means[n].lerp_(mean, 0.05)
+        if self.step % 100 == 0:
+            self.layouts = self.make_layouts()
+
+    @torch.no_grad()
+    def _begin_quantisers(self) -> None:
+        """Ranges and means from the first training images, so that rounding starts in the right place."""
+        sample = torch.from_numpy(np.array(self.train.images[: min(256, len(self.train))])).to(self.device)
+        maps, _ = self._frozen(normalise(sample))
+        for n in self.stages:
+            latent = self.encoder(n)(maps[n])
+            self.encoder(n).calibrate(latent.cpu())
+            self.means[n].copy_(latent.mean((0, 2, 3)))
+
+    # The run ----------------------------------------------------------------------------------------------
+    def run(self, listen: Callable[[ExitProgress], None] = lambda _: None, *, save_every_s: float = 180.0) -> None:
+        """Train to the end.
+
+        Args:
+            listen: called after every step; what it raises ends the run.
+            save_every_s: seconds between checkpoints.
+        """
+        begun = saved = time.monotonic()
+        first, loss = self.step, 0.0
+        while self.step < self.plan.steps:
+            value = self.train_step()
+            loss = value if self.step == first + 1 else loss + 0.02 * (value - loss)
+            rate = (self.step - first) * self.plan.batch / (time.monotonic() - begun)
+            listen(ExitProgress(self.step, self.plan.steps, loss, rate))
+            if time.monotonic() - saved > save_every_s:
+                self.save()
+                saved = time.monotonic()
+        self.layouts = self.make_layouts()
+        self.rows.append({"step": float(self.step), "loss": loss} | self.evaluate())
+        self.save()
+
+    @torch.no_grad()
+    def logits(self, images: ImageSet, n: int, *, batch: int = 250) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Logits (N, classes) of exit n with everything received, on quantised features."""
+        self.cloud.eval()
+        self.encoders.eval()
+        found = []
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
+            maps, _ = self._frozen(normalise(part))
+            received = [self.encoder(m).quantise(self.encoder(m)(maps[m])) for m in self.cloud.fused[n]]
+            found.append(self.cloud(n, received).cpu().numpy())
+        return np.concatenate(found)
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracies of every exit with its full ladder, on the calibration split."""
+        row: dict[str, float] = {}
+        for n in self.stages:
+            probabilities = softmax(self.logits(self.calibration, n).astype(np.float64)).astype(np.float32)
+            found = accuracies(probabilities, self.calibration.labels, self.calibration.table)
+            row |= {f"exit_{n}_{key}": value for key, value in found.items()}
+        return row
+
+    def save(self) -> None:
+        """Write the checkpoint and the log."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        state = {
+            "config": self.config.to_dict(),
+            "backbone": self.backbone.state_dict(),
+            "encoders": self.encoders.state_dict(),
+            "exits": self.cloud.exits.state_dict(),
+            "means": {str(n): mean for n, mean in self.means.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "rows": self.rows,
+        }
+        save_checkpoint(self.output / CHECKPOINT, state)
+        if self.rows:
+            with (self.output / LOG).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(self.rows[-1]))
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the output folder.
+
+        Raises:
+            FleetError: none there, a damaged one, or one of another configuration.
+        """
+        path = self.output / CHECKPOINT
+        state = load_checkpoint(path)
+        if state["config"] != self.config.to_dict():
+            raise FleetError(f"{path} belongs to another configuration; use that one or another --output")
+        self.backbone.load_state_dict(state["backbone"])
+        self.encoders.load_state_dict(state["encoders"])
+        self.cloud.exits.load_state_dict(state["exits"])
+        for n, mean in state["means"].items():
+            self.means[int(n)].copy_(mean)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.rows = state["step"], state["rows"]
+        self.layouts = self.make_layouts()

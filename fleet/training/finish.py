@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a finished run to a bundle: calibrate, export, note where everything came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fleet.backbones import MEAN, STD, build_backbone
+from fleet.bundle import Bundle
+from fleet.codec import coder_named
+from fleet.errors import FleetError
+from fleet.exits import Classes, Decider, softmax
+from fleet.export import export_bundle
+from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.training.base import predict
+from fleet.training.calibrate import temperature, thresholds
+from fleet.training.checkpoint import load_checkpoint
+from fleet.training.config import parse_config
+from fleet.training.data import ClassTable, load_training_sets
+from fleet.training.exits import CHECKPOINT, ExitTraining
+
+DATA_NOTE = (
+    "Trained on photographs of Tiny-ImageNet (ImageNet), which are for non-commercial research; check their terms "
+    "before you use these weights for anything else. There are no people among the classes."
+)
+
+
+def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: Path) -> Bundle:
+    """Calibrate a run with trained exits on its calibration split and write the bundle.
+
+    Args:
+        run: output folder of the training.
+        output: folder of the bundle.
+        name: of the bundle.
+        data: folder of the data set, the configuration's own where None.
+        cache: folder for decoded images.
+
+    Raises:
+        FleetError: no trained exits there, no data, or the bundle cannot be written.
+    """
+    state = load_checkpoint(run / CHECKPOINT)
+    config = parse_config(state["config"], str(run / CHECKPOINT))
+    train, calibration = load_training_sets(
+        config.data, data or Path(config.data.root), size=config.input_size, cache=cache
+    )
+    table = train.table
+    backbone = build_backbone(config.backbone, input_size=config.input_size, classes=len(table.names))
+    training = ExitTraining(config, backbone, train, calibration, run)
+    training.resume()
+    if training.step < training.plan.steps:
+        raise FleetError(f"{run} has done {training.step} of {training.plan.steps} steps: fleet train --resume first")
+    classes = classes_of(table)
+    labels = calibration.labels
+    logits = {n: training.logits(calibration, n) for n in training.stages}
+    # predict() gives probabilities; their logarithm is a set of logits like any other.
+    logits[LOCAL_ANSWER_STAGE] = np.log(np.maximum(predict(training.backbone, calibration), 1e-30))
+    temperatures = {n: temperature(scores, labels) for n, scores in logits.items()}
+    scaled = {n: softmax(scores.astype(np.float64) / temperatures[n]) for n, scores in logits.items()}
+    final = scaled.pop(LOCAL_ANSWER_STAGE)
+    decider = Decider(classes, temperatures, thresholds(scaled, final, labels, classes))
+    training.cloud.cpu()
+    with torch.no_grad():
+        return export_bundle(
+            output,
+            name=name,
+            cloud=training.cloud,
+            encoders={n: training.encoder(n) for n in training.stages},
+            layouts=training.layouts,
+            classes=classes,
+            decider=decider,
+            coder=coder_named("plain"),
+            mean=MEAN,
+            std=STD,
+            trained=True,
+            notes={"licence": "Apache-2.0 (weights and code)", "data": DATA_NOTE, "exit_steps": str(training.step)},
+        )
+
+
+def classes_of(table: ClassTable) -> Classes:
+    """What a bundle trained on these classes recognises; a data set without groups has one a class."""
+    names = tuple(words.split(",")[0].strip() or n for words, n in zip(table.words, table.names, strict=True))
+    if not table.groups:
+        return Classes(table.names, names, tuple(range(len(names))), names)
+    return Classes(table.names, names, tuple(int(g) for g in table.group_of), table.groups)
