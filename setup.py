@@ -73,8 +73,8 @@ setup(
         "headless": ["opencv-python-headless>=4.6"],
         "desktop": ["opencv-python>=4.6"],
         "hub": ["torch>=2.1"],
-        "photos": ["scikit-image>=0.20", "pooch"],
-        "train": ["torch>=2.1", "onnx>=1.15", "onnxscript"],
+        "photos": ["scikit-image>=0.20"],
+        "train": ["torch>=2.1", "onnx>=1.15"],
         "test": ["hypothesis>=6", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
         "wheels": [

@@ -27,7 +27,6 @@ KNOWN = {
     "numpy": ("numpy", "python3-numpy"),
     "onnx": ("onnx", None),
     "onnxruntime": ("onnxruntime", "python3-onnxruntime-pip"),
-    "onnxscript": ("onnxscript", None),
     "PIL": ("pillow", "python3-pil"),
     "psutil": ("psutil", "python3-psutil"),
     "rcl_interfaces": ("ros-rcl-interfaces", "rcl_interfaces"),
