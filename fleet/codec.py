@@ -19,7 +19,16 @@ import numpy.typing as npt
 
 from fleet.errors import FleetError
 from fleet.ladder import IntArray, Ladder
-from fleet.packet import HEADER_BYTES, MAX_COUNT, MAX_FIRST, Header, PacketError
+from fleet.packet import (
+    HEADER_BYTES,
+    LOCAL_ANSWER_STAGE,
+    MAX_COUNT,
+    MAX_FIRST,
+    MAX_PAYLOAD,
+    MIN_PAYLOAD,
+    Header,
+    PacketError,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -43,8 +52,11 @@ class Quantiser:
             raise FleetError("a quantiser needs as many steps as offsets, and at least one")
         if not 2 <= self.levels <= 256:
             raise FleetError(f"a quantiser has 2 to 256 levels, not {self.levels}")
-        if not all(np.isfinite(self.low)) or not all(s > 0 and np.isfinite(s) for s in self.step):
-            raise FleetError("a quantiser's steps must be positive and finite")
+        # In single precision, which is what the sums are done in.
+        with np.errstate(over="ignore"):
+            low, step = np.asarray(self.low, np.float32), np.asarray(self.step, np.float32)
+        if not np.isfinite(low).all() or not (np.isfinite(step) & (step > 0)).all():
+            raise FleetError("a quantiser's offsets must be finite, its steps positive and finite")
 
     @property
     def channels(self) -> int:
@@ -61,7 +73,8 @@ class Quantiser:
             Integers 0..levels-1, same shape.
         """
         x = np.asarray(features, dtype=np.float32)
-        scaled = (x - self._low) / self._step
+        with np.errstate(over="ignore"):  # what is off the scale ends at its end
+            scaled = (x - self._low) / self._step
         out: IntArray = np.clip(np.rint(np.nan_to_num(scaled)), 0, self.levels - 1).astype(np.int32)
         return out
 
@@ -88,7 +101,7 @@ class StageLayout:
     worth (tail-drop training makes them so), so the first packet is worth the most.
 
     Attributes:
-        stage: 1..14.
+        stage: 0..14.
         quantiser: one step a channel.
         ladder: geometry of the transform.
         rungs: ascending sizes at which a group of coefficients ends; the last is the ladder's finest.
@@ -102,6 +115,8 @@ class StageLayout:
     mean_levels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not 0 <= self.stage < LOCAL_ANSWER_STAGE:
+            raise FleetError(f"stage {self.stage} cannot be sent: the header has room for 0 to 14")
         rungs = list(self.rungs)
         if not rungs or rungs != sorted(set(rungs)) or rungs[-1] != self.ladder.finest or rungs[0] < self.ladder.base:
             raise FleetError(
@@ -147,7 +162,13 @@ class StageLayout:
 
         Returns:
             Integers, shape (count,): base values 0..levels-1, differences within +-(levels-1).
+
+        Raises:
+            FleetError: another shape.
         """
+        shape = (self.channels, self.ladder.finest, self.ladder.finest)
+        if np.shape(features) != shape:
+            raise FleetError(f"stage {self.stage} sends features of shape {shape}, not {np.shape(features)}")
         return self.ladder.split(self.quantiser.quantise(features)).ravel()[self.order]
 
 
@@ -246,7 +267,13 @@ def encode_stage(
 
     Returns:
         Packets of at most ``payload`` bytes; together they hold every coefficient once.
+
+    Raises:
+        FleetError: features of another shape, or a payload that no link has.
+        PacketError: the inference id does not fit its field.
     """
+    if not MIN_PAYLOAD <= payload <= MAX_PAYLOAD:
+        raise FleetError(f"a payload of {payload} bytes is outside {MIN_PAYLOAD} to {MAX_PAYLOAD}")
     values = layout.coefficients(features)
     packets = []
     first = 0

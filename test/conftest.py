@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models for tests: one that exists in memory only, and one on disk with real networks in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from fleet.bundle import Bundle, StageFile
+from fleet.codec import CODERS, Quantiser, StageLayout
+from fleet.exits import Classes, Decider
+from fleet.ladder import Ladder
+
+# A busy machine is no reason to fail: properties are about results, and pytest's own time limit guards against hanging.
+settings.register_profile("fleet", deadline=None)
+settings.load_profile("fleet")
+
+CLASSES = Classes(
+    ids=("n01", "n02", "n03", "n04", "n05"),
+    names=("tractor", "tabby", "collie", "bison", "bench"),
+    group_of=(0, 1, 1, 2, 3),
+    groups=("vehicle", "pet", "animal", "none"),
+)
+SENT = 8
+HEAD = 10
+
+
+def _layout(stage: int) -> StageLayout:
+    channels = 2 + stage % 3
+    return StageLayout(
+        stage=stage,
+        quantiser=Quantiser((-1.0,) * channels, (0.125,) * channels, 16),
+        ladder=Ladder(2, 2),
+        rungs=(2, 4, 6, 8),
+        mean_levels=(8,) * channels,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_bundle() -> Bundle:
+    """A model of eight stages that are sent, one that is not, and a head; it has no files and thresholds of 0.8."""
+    return Bundle(
+        path=Path("small"),
+        name="small",
+        identity=bytes(range(8)),
+        backbone="mobilenetv3",
+        input_size=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        classes=CLASSES,
+        exit_stages=SENT,
+        stages=tuple(StageFile(n, {"float": f"{n}.onnx"}, {"conv": 1_000_000}) for n in range(1, HEAD + 1)),
+        layouts={n: _layout(n) for n in range(1, SENT + 1)},
+        decider=Decider(CLASSES, {}, dict.fromkeys(range(1, SENT + 1), 0.8)),
+        coder=CODERS[0],
+        cloud_file="cloud.safetensors",
+        trained=False,
+        checksums={},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle on disk: an untrained MobileNetV3 for 32x32 pixels and five classes. Do not change its files."""
+    from fleet.export import untrained_bundle  # noqa: PLC0415 - torch is heavy, and most tests do without
+
+    return untrained_bundle(tmp_path_factory.mktemp("models") / "tiny", classes=CLASSES, seed=1, input_size=32)
+
+
+@pytest.fixture
+def tiny_copy(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle's directory, to be damaged."""
+    return Path(shutil.copytree(tiny_bundle.path, tmp_path / "copy"))
