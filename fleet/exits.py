@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,23 @@ class Decider:
     trigger: Trigger = "confidence"
     unit: Unit = "group"
 
+    def __post_init__(self) -> None:
+        """Refuse what would silently decide otherwise.
+
+        Raises:
+            FleetError: an unknown trigger or unit, a temperature that is not positive, a threshold that is no number.
+        """
+        if self.trigger not in get_args(Trigger):
+            raise FleetError(f"the trigger is {' or '.join(get_args(Trigger))}, not '{self.trigger}'")
+        if self.unit not in get_args(Unit):
+            raise FleetError(f"the unit is {' or '.join(get_args(Unit))}, not '{self.unit}'")
+        for stage, temperature in self.temperatures.items():
+            if not (math.isfinite(temperature) and temperature > 0):
+                raise FleetError(f"the temperature of exit {stage} must be positive, not {temperature:g}")
+        for stage, threshold in self.thresholds.items():
+            if math.isnan(threshold):
+                raise FleetError(f"the threshold of exit {stage} is not a number")
+
     def predict(self, exit_stage: int, logits: npt.ArrayLike) -> Prediction:
         """The prediction of one exit.
 
@@ -132,13 +150,15 @@ class Decider:
         Raises:
             FleetError: another number of logits than classes, or logits that are not finite.
         """
-        scores = np.asarray(logits, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            scores = np.asarray(logits, dtype=np.float64) / self.temperatures.get(exit_stage, 1.0)
         if scores.shape != (len(self.classes),) or not np.isfinite(scores).all():
             raise FleetError(
                 f"exit {exit_stage} gave {scores.shape} logits for {len(self.classes)} classes, or no numbers"
             )
-        probabilities = softmax(scores / self.temperatures.get(exit_stage, 1.0))
-        groups = self.classes.group_probabilities(probabilities)
+        probabilities = softmax(scores)
+        # A sum of probabilities may come out a rounding error above one.
+        groups = self.classes.group_probabilities(probabilities).clip(max=1.0)
         group = int(groups.argmax())
         members = np.asarray(self.classes.group_of) == group
         index = int(np.where(members, probabilities, -1.0).argmax())
@@ -194,4 +214,4 @@ def normalised_entropy(probabilities: npt.NDArray[np.float64]) -> float:
     if probabilities.size < 2:
         return 0.0
     positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum() / np.log(probabilities.size))
+    return min(1.0, float(-(positive * np.log(positive)).sum() / np.log(probabilities.size)))
