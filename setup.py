@@ -96,8 +96,8 @@ setup(
             "bridge_node = fleet_ble_bridge.node:main",
             "cloud_node = fleet_cloud_node.node:main",
             "monitor_node = fleet_monitor_node.node:main",
-            "alarm_node = fleet_behaviours.alarm:main",
-            "doorbell_node = fleet_behaviours.doorbell:main",
+            "alarm_node = fleet_behaviours.alarm_node:main",
+            "doorbell_node = fleet_behaviours.doorbell_node:main",
         ],
     },
 )
