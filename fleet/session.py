@@ -123,6 +123,8 @@ class CloudSession:
         if header.stage == LOCAL_ANSWER_STAGE:
             if is_next:
                 self._begin(header.inference_id)
+            elif self._local is not None:
+                return Taken.DUPLICATE
             self._local = Answer(local.inference_id, prediction, LOCAL_ANSWER_STAGE)
             return Taken.LOCAL_ANSWER
         layout = self.bundle.layouts[header.stage]
@@ -178,7 +180,8 @@ class CloudSession:
 
         Returns:
             The exit's prediction, and the answer if it ends the inference: it is sure, or the last stage's
-            ladder is complete. No answer when the inference was overtaken or answered meanwhile.
+            ladder is complete. No answer when the inference was overtaken or answered meanwhile, by the device
+            for example.
 
         Raises:
             FleetError: logits of another shape, or not finite.
@@ -186,8 +189,9 @@ class CloudSession:
         decider = self.bundle.decider
         prediction = decider.predict(task.stage, logits)
         is_last = task.stage == self.bundle.exit_stages and task.complete
-        overtaken = self._current is not None and is_stale(task.inference_id, self._current)
-        if overtaken or task.inference_id in self._answered or not (is_last or decider.is_sure(task.stage, prediction)):
+        # Not only by a newer id: a camera that restarted is somewhere else.
+        over = task.inference_id != self._current or task.inference_id in self._answered or self._local is not None
+        if over or not (is_last or decider.is_sure(task.stage, prediction)):
             return prediction, None
         self._remember(task.inference_id)
         return prediction, Answer(task.inference_id, prediction, task.stage)
