@@ -70,7 +70,7 @@ def _conv(
         nn.BatchNorm2d(out, eps=0.001, momentum=0.01),
     ]
     if act is not None:
-        layers.append(act(inplace=True))  # type: ignore[call-arg]
+        layers.append(act(inplace=True))
     return nn.Sequential(*layers)
 
 
@@ -107,6 +107,13 @@ class _Bottleneck(nn.Module):
         self.block = nn.Sequential(*layers)
         self.shortcut = stride == 1 and into == row.out
 
+    def start_as_identity(self) -> None:
+        """Zero the last norm's scale, which shortens the slow start of training (Goyal et al., 2017)."""
+        last = self.block[-1]
+        assert isinstance(last, nn.Sequential)
+        assert isinstance(last[1], nn.BatchNorm2d)
+        nn.init.zeros_(last[1].weight)
+
     def forward(self, features: Tensor) -> Tensor:
         result: Tensor = self.block(features)
         return features + result if self.shortcut else result
@@ -140,12 +147,16 @@ class MobileNetV3Large(Backbone):
     def _initialise(self) -> None:
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+                # Counted over the inputs: the outputs' count would make depthwise filters vanishingly small.
+                nn.init.kaiming_normal_(layer.weight, mode="fan_in")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
             elif isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, 0.0, 0.01)
                 nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, _Bottleneck) and layer.shortcut:
+                layer.start_as_identity()
 
     def run_head(self, features: Tensor) -> Tensor:
         """Logits (B, classes) from stage 17's output (B, 960, H, W)."""

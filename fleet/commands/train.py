@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,10 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from fleet.errors import FleetError
 
+if TYPE_CHECKING:
+    from fleet.training.base import BaseTraining
+
+EXITS = "exits.pt"
 _MEASURED_SHARE = 0.65  # of the speed measured on an idle machine is what a run of hours gets
 
 
-def train(  # noqa: PLR0917  (each is an option of the command line)
+def train(
     config: Annotated[Path, typer.Argument(help="A file such as config/training/backyard.yaml.")],
     output: Annotated[Path, typer.Option(help="Folder for checkpoint, log and figure.")] = Path("runs/train"),
     data: Annotated[Path | None, typer.Option(help="Folder of the data set; default is the file's data.root.")] = None,
@@ -88,7 +92,34 @@ def train(  # noqa: PLR0917  (each is an option of the command line)
                 shown = len(training.rows)
                 console.print(_in_words(training.rows[-1]))
 
-        console.print("finished: " + _in_words(training.run(listen)))
+        row = training.run(listen) if training.step < training.steps else training.rows[-1]
+        console.print("finished: " + _in_words(row))
+    if settings.exits is not None:
+        _train_exits(training, console, resume=resume and (output / EXITS).exists())
+
+
+def _train_exits(base: BaseTraining, console: Console, *, resume: bool) -> None:
+    """Encoders and exits behind the finished base network, with its averaged weights."""
+    from fleet.backbones import Backbone  # noqa: PLC0415
+    from fleet.training.exits import ExitProgress, ExitTraining  # noqa: PLC0415
+
+    backbone = base.ema.model
+    assert isinstance(backbone, Backbone)
+    training = ExitTraining(base.config, backbone, base.train, base.calibration, base.output, base.device.type)
+    if resume:
+        training.resume()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("exits", total=training.plan.steps, completed=training.step)
+
+        def listen(now: ExitProgress) -> None:
+            text = f"exits: loss {now.loss:.3f}, {now.images_per_s:.0f}/s"
+            bar.update(task, completed=now.step, description=text)
+            if not console.is_terminal and now.step % 100 == 0:
+                console.print(f"step {now.step}/{now.steps} {text}")
+
+        training.run(listen)
+    console.print("exits: " + _in_words(training.rows[-1]))
 
 
 def _in_words(row: dict[str, float]) -> str:

@@ -120,4 +120,4 @@ def _beta(alpha: float, random: torch.Generator) -> float:
     while True:
         a, b = (float(torch.rand((), generator=random)) ** (1 / alpha) for _ in range(2))
         if 0 < a + b <= 1:
-            return a / (a + b)
+            return float(a / (a + b))

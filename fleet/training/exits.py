@@ -183,7 +183,8 @@ class ExitTraining:
         soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
         scale = maps[n].pow(2).mean().clamp_min(1e-6)
         close = (rebuilt - maps[n]).pow(2).mean() / scale
-        return plan.hard * hard + plan.soft * soft + plan.close * close
+        total: Tensor = plan.hard * hard + plan.soft * soft + plan.close * close
+        return total
 
     def _receive(self, stage: int, features: Tensor, have: Tensor) -> Tensor:
         encoder = self.encoder(stage)
