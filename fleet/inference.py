@@ -127,13 +127,16 @@ class Device:
                     raise  # cancelled by somebody who closes the device, not by an answer
                 return self._by_hub(notice, done, started, around.now())
             features = output.features
-            packets = self._packets(stage.n, output, inference_id, around.payload)
+            payload = around.payload
+            packets = self._packets(stage.n, output, inference_id, payload)
             # A stage that took longer than its profile says delays the ones behind it, as on the real device.
             due = max(due + seconds, around.now()) if seconds is not None else around.now()
             notice = around.wait_until(due)
             if notice is not None:
                 return self._by_hub(notice, done, started, around.now())
             done += 1
+            if around.payload != payload:  # the link was renegotiated while the stage was paced
+                packets = self._packets(stage.n, output, inference_id, around.payload)
             if packets:
                 around.offer(inference_id, stage.n, packets)
         return self._local(features, inference_id, done, started, around)

@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device's journey of a frame in virtual time, with the real scheduler and the real session at the other end."""
+
+import heapq
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.errors import FleetError
+from fleet.inference import Device
+from fleet.link.parameters import LinkParameters
+from fleet.link.scheduler import Scheduler
+from fleet.packet import LOCAL_ANSWER_STAGE, ExitNotice, Header, LocalAnswer, next_id
+from fleet.platforms import PlatformProfile
+from fleet.runtime import CancelledError, StageOutput
+from fleet.session import Answer, CloudSession, ExitTask
+
+SURE = [10.0, 0.0, 0.0, 0.0, 0.0]  # a tractor: vehicle
+UNSURE = [0.3, 0.2, 0.1, 0.0, 0.0]
+OWN = [0.0, 0.0, 0.0, 5.0, 0.0]  # the device takes it for a bison: animal
+FUSED = {1: (1,), **{n: (n - 1, n) for n in range(2, 9)}}
+IMAGE = np.zeros((1, 3, 32, 32), np.float32)
+STAGES = 10
+NATIVE = PlatformProfile("native", None, "test")
+
+
+def paced(seconds=0.02):
+    return PlatformProfile("paced", 100.0, "test", stage_seconds=dict.fromkeys(range(1, STAGES + 1), seconds))
+
+
+class VirtualWorld:
+    """Clock, radio and hub; nothing passes but the time that somebody waits for or works."""
+
+    def __init__(self, bundle, link, *, hub=lambda task: UNSURE, hub_seconds=0.002, phase=0.0, seed=0):
+        self.time = 100.0
+        self.scheduler = Scheduler(link, start=self.time, phase=phase, seed=seed)
+        self.session = CloudSession(bundle, FUSED)
+        self.hub, self.hub_seconds, self.hub_busy = hub, hub_seconds, False
+        self.current, self.notice, self._on_its_way = None, None, None
+        self.offers, self.sent, self.answers, self.notices = [], [], [], []
+        self._actions, self._order = [], itertools.count()
+
+    # fleet.inference.Surroundings
+    @property
+    def payload(self):
+        return self.scheduler.parameters.payload
+
+    def now(self):
+        return self.time
+
+    def offer(self, inference_id, stage, packets):
+        self.offers.append((inference_id, stage, tuple(packets), self.time))
+        # Refused only while the packet that carries the exit is still being received.
+        assert self.scheduler.offer(inference_id, stage, packets) or self._on_its_way == inference_id
+
+    def wait_until(self, time):
+        while self.notice is None and (due := self._next()) <= time:
+            self.time = max(self.time, due)
+            self._do_next()
+        if self.notice is None:
+            self.time = max(self.time, time)
+        return self.notice
+
+    # The world
+    def begin(self, inference_id):
+        self.current, self.notice = inference_id, None
+
+    def at(self, time, action):
+        heapq.heappush(self._actions, (time, next(self._order), action))
+
+    def work(self, seconds):
+        """The processor is busy; meanwhile the radio goes on by itself."""
+        until = self.time + seconds
+        while self._next() <= until:
+            self.time = max(self.time, self._next())
+            self._do_next()
+        self.time = until
+
+    def _next(self):
+        return min(self.scheduler.next_event, self._actions[0][0] if self._actions else math.inf)
+
+    def _do_next(self):
+        if self._actions and self._actions[0][0] <= self.scheduler.next_event:
+            heapq.heappop(self._actions)[2]()
+            return
+        event = self.scheduler.event()
+        self.sent += [(event.time, packet) for packet in event.sent]
+        for packet, arrival in zip(event.delivered, event.arrivals, strict=True):
+            self.at(arrival, lambda packet=packet: self._arrive(packet))
+        if event.exit is not None:
+            self._on_its_way = event.exit.inference_id
+            self.at(event.exit_at, lambda: self._hear(event.exit))
+
+    def _arrive(self, packet):
+        self.session.take(packet)
+        self._hub_goes_on()
+
+    def _hub_goes_on(self):
+        task = None if self.hub_busy else self.session.next_task()
+        if isinstance(task, Answer):
+            self._answer(task)
+            self._hub_goes_on()
+        elif isinstance(task, ExitTask):
+            self.hub_busy = True
+            self.at(self.time + self.hub_seconds, lambda: self._conclude(task))
+
+    def _conclude(self, task):
+        self.hub_busy = False
+        _, answer = self.session.conclude(task, self.hub(task))
+        if answer is not None:
+            self._answer(answer)
+        self._hub_goes_on()
+
+    def _answer(self, answer):
+        self.answers.append(answer)
+        confidence = self.session.bundle.decider.confidence(answer.prediction)
+        self.scheduler.stop(ExitNotice(answer.inference_id, answer.prediction.class_index, answer.stage, confidence))
+
+    def _hear(self, notice):
+        self.notices.append((notice, self.time))
+        if notice.inference_id == self.current:
+            self.notice = notice
+
+
+class FakeNetwork:
+    """Stages that give noise, and a head that gives what it is told."""
+
+    stage_numbers = tuple(range(1, STAGES + 1))
+
+    def __init__(self, bundle, logits=OWN, on_run=lambda n: None):
+        self.bundle, self.logits, self.on_run = bundle, logits, on_run
+        self.ran = []
+
+    def run(self, n, features):
+        assert features.shape == (1, *([3, 32, 32] if n == 1 else [n - 1, 4, 4]))
+        self.on_run(n)
+        self.ran.append(n)
+        if n == STAGES:
+            return StageOutput(np.array([self.logits], np.float32), None)
+        layout = self.bundle.layouts.get(n)
+        latent = None
+        if layout is not None:
+            levels = np.random.default_rng(n).integers(0, 16, (layout.channels, 8, 8))
+            latent = layout.quantiser.dequantise(levels)
+        return StageOutput(np.zeros((1, n, 4, 4), np.float32), latent)
+
+
+@pytest.fixture
+def make(small_bundle):
+    """A device and its world."""
+
+    def make_them(profile=None, logits=OWN, on_run=lambda n: None, link=None, **world):
+        link = link or LinkParameters(ci_ms=10, packets=2, payload=100)
+        around = VirtualWorld(small_bundle, link, **world)
+        device = Device(small_bundle, FakeNetwork(small_bundle, logits, on_run), profile or paced())
+        return device, around
+
+    return make_them
+
+
+def infer(device, around, inference_id=7):
+    around.begin(inference_id)
+    return device.infer(IMAGE, inference_id, around)
+
+
+NEVER = {"hub_seconds": 1e9}  # a hub that is busy with something else
+
+
+def sure_at(stage):
+    return lambda task: SURE if task.stage >= stage else UNSURE
+
+
+# The hub answers ----------------------------------------------------------------------------------------------
+def test_a_notice_ends_the_wait_of_a_paced_stage_at_once(make):
+    device, around = make(hub=sure_at(3))
+    outcome = infer(device, around)
+    ((notice, heard),) = around.notices
+    assert outcome.by_hub
+    assert outcome.stage == notice.stage == 3
+    assert outcome.ended == around.now() == heard
+    assert outcome.latency == pytest.approx(heard - 100.0)
+    # Heard within a stage, not at its end.
+    assert outcome.stages_run == 3
+    assert 0.060 < outcome.latency < 0.080
+    assert outcome.busy == outcome.latency
+
+
+def test_the_outcome_says_what_the_notice_says(make, small_bundle):
+    device, around = make(hub=sure_at(2))
+    outcome = infer(device, around)
+    assert outcome.inference_id == 7
+    assert outcome.prediction.group == "vehicle"
+    sent = small_bundle.decider.predict(2, SURE).group_confidence
+    assert outcome.prediction.group_confidence == pytest.approx(sent, abs=0.5 / 255)
+
+
+def test_no_stage_begins_after_the_notice_and_nothing_more_is_offered(make):
+    device, around = make(hub=sure_at(3))
+    infer(device, around)
+    assert device.network.ran == [1, 2, 3, 4]  # the fourth was being paced
+    assert [stage for _, stage, _, _ in around.offers] == [1, 2, 3]
+
+
+def test_a_stage_that_cannot_be_cut_short_is_followed_by_the_answer(make):
+    device, around = make(profile=NATIVE, on_run=lambda n: around.work(0.03), hub=sure_at(1))
+    outcome = infer(device, around)
+    assert outcome.by_hub
+    assert device.network.ran == [1, 2]
+    assert outcome.stages_run == 1
+    assert outcome.latency == pytest.approx(0.06)
+
+
+def test_a_stage_that_was_cut_short_by_the_notice_ends_the_inference_there(make):
+    def cut(n):
+        around.work(0.03)
+        if around.notice is not None:
+            raise CancelledError(f"stage {n}")
+
+    device, around = make(profile=NATIVE, on_run=cut, hub=sure_at(1))
+    outcome = infer(device, around)
+    assert outcome.by_hub
+    assert outcome.stages_run == 1
+    assert device.network.ran == [1]
+
+
+def test_a_stage_that_was_cut_short_without_an_answer_means_that_the_device_closes(make):
+    def cut(n):
+        raise CancelledError(f"stage {n}")
+
+    device, around = make(on_run=cut)
+    with pytest.raises(CancelledError):
+        infer(device, around)
+
+
+def test_the_complete_ladder_of_the_last_stage_is_answered_whatever_its_confidence(make):
+    slow_rest = PlatformProfile("p", 1.0, "test", stage_seconds={n: 0.02 if n <= 8 else 2.0 for n in range(1, 11)})
+    device, around = make(profile=slow_rest, hub=lambda task: UNSURE)
+    outcome = infer(device, around)
+    assert outcome.by_hub
+    assert (outcome.stage, outcome.stages_run) == (8, 8)
+
+
+# The device answers -------------------------------------------------------------------------------------------
+def test_without_a_hub_the_device_answers_after_exactly_its_own_time(make):
+    device, around = make(link=LinkParameters(ci_ms=10, loss=1.0))
+    outcome = infer(device, around)
+    assert not outcome.by_hub
+    assert (outcome.stage, outcome.stages_run) == (LOCAL_ANSWER_STAGE, STAGES)
+    assert outcome.prediction.group == "animal"
+    assert outcome.latency == pytest.approx(STAGES * 0.02)
+    assert outcome.busy == outcome.latency
+
+
+def test_the_device_s_answer_travels_as_stage_15_and_the_hub_knows(make, small_bundle):
+    device, around = make(**NEVER)
+    outcome = infer(device, around)
+    inference_id, stage, (packet,), at = around.offers[-1]
+    assert (inference_id, stage, at) == (7, LOCAL_ANSWER_STAGE, outcome.ended)
+    answer = LocalAnswer.unpack(packet)
+    assert answer.class_index == outcome.prediction.class_index == 3
+    assert answer.confidence == pytest.approx(outcome.prediction.group_confidence, abs=0.5 / 255)
+    around.hub_busy = False
+    around.work(0.1)
+    (heard,) = around.answers
+    assert heard.is_local
+    assert heard.prediction.group == "animal"
+
+
+@pytest.mark.parametrize("hub_seconds", [0.001, 0.05, 0.15, 0.17, 0.2, 0.5])
+def test_whichever_answers_first_is_the_answer_at_both_ends(make, hub_seconds):
+    device, around = make(hub=sure_at(1), hub_seconds=hub_seconds)
+    outcome = infer(device, around)
+    assert outcome.by_hub == (outcome.ended < 100.2 - 1e-9)
+    around.work(2.0)
+    (answer,) = around.answers
+    if outcome.by_hub:
+        assert answer.prediction.group == outcome.prediction.group == "vehicle"
+    else:
+        assert outcome.prediction.group == "animal"
+
+
+def test_stages_that_are_not_sent_are_run_and_not_offered(make):
+    device, around = make(**NEVER)
+    infer(device, around)
+    assert device.network.ran == list(range(1, STAGES + 1))
+    assert [stage for _, stage, _, _ in around.offers] == [*range(1, 9), LOCAL_ANSWER_STAGE]
+
+
+@pytest.mark.parametrize("logits", [[0.0] * 4, [math.nan] * 5, [[0.0] * 5] * 2])
+def test_a_head_that_gives_no_logit_a_class_is_an_error_in_one_line(make, logits):
+    device, around = make(**NEVER)
+    run = device.network.run
+    device.network.run = lambda n, f: StageOutput(np.array(logits, ndmin=2), None) if n == STAGES else run(n, f)
+    with pytest.raises(FleetError) as problem:
+        infer(device, around)
+    assert "\n" not in str(problem.value)
+
+
+# Time ---------------------------------------------------------------------------------------------------------
+def test_packets_are_offered_when_their_stage_would_be_over_on_the_platform(make):
+    device, around = make(**NEVER)
+    infer(device, around)
+    times = [at - 100.0 for _, stage, _, at in around.offers if stage != LOCAL_ANSWER_STAGE]
+    assert times == pytest.approx([0.02 * n for n in range(1, 9)])
+
+
+def test_time_that_a_stage_really_took_is_part_of_its_pace_and_only_more_delays(make):
+    device, around = make(on_run=lambda n: around.work(0.05 if n == 2 else 0.015), **NEVER)
+    outcome = infer(device, around)
+    # Stage 1 ends at 20 ms; stage 2 takes 50 and ends at 70; the others keep to 20 from there on.
+    times = [at - 100.0 for _, stage, _, at in around.offers if stage in (1, 2, 3)]
+    assert times == pytest.approx([0.02, 0.07, 0.09])
+    assert outcome.latency == pytest.approx(0.02 + 0.05 + 8 * 0.02)
+
+
+def test_an_unpaced_device_takes_the_time_that_it_takes(make):
+    device, around = make(profile=NATIVE, on_run=lambda n: around.work(0.001 * n), **NEVER)
+    outcome = infer(device, around)
+    assert outcome.latency == pytest.approx(0.001 * sum(range(1, STAGES + 1)))
+
+
+def test_the_clock_starts_when_the_frame_is_there_and_not_with_the_last_frame(make):
+    device, around = make(link=LinkParameters(ci_ms=1000, loss=1.0))
+    first = infer(device, around, 7)
+    around.work(1.0)
+    second = infer(device, around, 8)
+    assert second.started == pytest.approx(first.ended + 1.0)
+    assert second.latency == pytest.approx(first.latency)
+
+
+# The radio ----------------------------------------------------------------------------------------------------
+def ids_on_the_air(around):
+    return [Header.unpack(packet).inference_id for _, packet in around.sent]
+
+
+def test_nothing_of_an_older_inference_goes_on_the_air(make):
+    device, around = make(link=LinkParameters(ci_ms=100, packets=1, payload=20))
+    inference_id = 65_533
+    for _ in range(5):
+        begun = around.now()
+        infer(device, around, inference_id)
+        assert {Header.unpack(p).inference_id for t, p in around.sent if t > begun + 0.02} <= {inference_id}
+        inference_id = next_id(inference_id)
+    assert [i for i, _ in itertools.groupby(ids_on_the_air(around))] == [65_533, 65_534, 65_535, 0, 1]
+
+
+def test_a_newer_stage_replaces_what_is_unsent_of_the_one_before(make):
+    device, around = make(link=LinkParameters(ci_ms=50, packets=1, payload=20))
+    infer(device, around)
+    stages = [Header.unpack(packet).stage for _, packet in around.sent]
+    assert stages == sorted(stages)
+    assert around.scheduler.statistics.dropped > 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(244, 20), (20, 244), (100, 53)])
+@pytest.mark.parametrize("when", [0.021, 0.030, 0.0399])
+def test_a_payload_that_changes_in_mid_inference_cuts_the_next_stage_to_the_new_size(make, before, after, when):
+    """Even when it changes while a stage that was computed already is still being paced."""
+    device, around = make(link=LinkParameters(ci_ms=1000, payload=before), phase=5.0)
+    around.at(100.0 + when, lambda: around.scheduler.configure(LinkParameters(ci_ms=1000, payload=after)))
+    infer(device, around)
+    always, elsewhere = make(link=LinkParameters(ci_ms=1000, payload=after), phase=5.0)
+    infer(always, elsewhere)
+    assert max(map(len, around.offers[0][2])) > after or before < after
+    assert [packets for _, _, packets, _ in around.offers[1:]] == [packets for _, _, packets, _ in elsewhere.offers[1:]]
+
+
+def test_a_payload_that_is_still_too_long_is_dropped_and_the_inference_goes_on(make):
+    device, around = make(link=LinkParameters(ci_ms=1000, payload=244), phase=0.9)
+    around.at(100.17, lambda: around.scheduler.configure(LinkParameters(ci_ms=1000, payload=20)))
+    outcome = infer(device, around)  # stage 8 was offered at 160 ms
+    assert not outcome.by_hub
+    around.work(1.0)
+    assert [Header.unpack(p).stage for _, p in around.sent] == [LOCAL_ANSWER_STAGE]
+
+
+def test_a_slow_link_does_not_hold_the_device_up(make):
+    fast, around = make(link=LinkParameters(ci_ms=7.5, loss=1.0))
+    slow, elsewhere = make(link=LinkParameters(ci_ms=4000, packets=1, payload=20))
+    assert infer(fast, around).latency == pytest.approx(infer(slow, elsewhere).latency)
+
+
+# Whatever happens ---------------------------------------------------------------------------------------------
+links = st.builds(
+    LinkParameters,
+    ci_ms=st.sampled_from([7.5, 10.0, 30.0, 100.0, 1000.0]),
+    packets=st.integers(1, 4),
+    payload=st.sampled_from([20, 53, 100, 244]),
+    loss=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+    ack=st.sampled_from(["link_layer", "next_event"]),
+)
+
+
+@settings(max_examples=40)
+@given(
+    link=links,
+    sure=st.integers(1, 9),
+    pace=st.sampled_from([0.001, 0.01, 0.05]),
+    hub_seconds=st.sampled_from([0.0, 0.002, 0.03, 0.4]),
+    phase=st.floats(0, 1),
+    first=st.sampled_from([0, 65_534, 31_000]),
+    seed=st.integers(0, 10_000),
+)
+def test_every_frame_ends_with_exactly_one_outcome_and_the_hub_agrees(
+    small_bundle, link, sure, pace, hub_seconds, phase, first, seed
+):
+    around = VirtualWorld(
+        small_bundle, link, hub=sure_at(sure), hub_seconds=hub_seconds, phase=phase * link.ci_s, seed=seed
+    )
+    device = Device(small_bundle, FakeNetwork(small_bundle), paced(pace))
+    outcomes, inference_id = [], first
+    for _ in range(4):
+        outcomes.append(infer(device, around, inference_id))
+        inference_id = next_id(inference_id)
+    around.work(2 * link.ci_s + 1.0)
+
+    answers = {}
+    for answer in around.answers:
+        assert answer.inference_id not in answers  # the hub answers once at most
+        answers[answer.inference_id] = answer
+    for k, outcome in enumerate(outcomes):
+        assert outcome.inference_id == (first + k) % 65536
+        # Never slower than the device alone, never without an answer.
+        assert 0.0 <= outcome.latency <= STAGES * pace + 1e-9
+        assert 0 <= outcome.stages_run <= STAGES
+        assert outcome.by_hub == (outcome.stage in range(1, 9))
+        if outcome.by_hub:
+            answer = answers[outcome.inference_id]
+            assert (answer.stage, answer.prediction.group) == (outcome.stage, outcome.prediction.group)
+        else:
+            assert outcome.stages_run == STAGES
+            assert outcome.prediction.group == "animal"
+    ids = [(i - first) % 65536 for i in ids_on_the_air(around)]
+    assert ids == sorted(ids)
+    assert all(len(packet) <= link.payload for _, packet in around.sent)
+
+
+def test_an_exit_notice_with_a_class_that_the_device_lacks_is_an_error_in_one_line(make):
+    device, around = make()
+    around.begin(7)
+    around.notice = ExitNotice(7, 99, 3, 0.9)
+    with pytest.raises(FleetError, match="class 99"):
+        device.infer(IMAGE, 7, around)
+
+
+def test_a_profile_that_does_not_know_a_stage_is_an_error_in_one_line(make):
+    device, around = make()
+    device = replace(device, profile=PlatformProfile("half", 1.0, "test", stage_seconds={1: 0.01}))
+    with pytest.raises(FleetError, match="no time for stage 2"):
+        infer(device, around)
