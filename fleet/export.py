@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +16,10 @@ from onnx import helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fleet.backbones import MEAN, STD, build_backbone
 from fleet.backbones.stage import Backbone
 from fleet.bundle import Bundle, StageFile
-from fleet.codec import Coder, Quantiser, StageLayout
+from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
@@ -167,7 +169,8 @@ def _export_stage(directory: Path, backbone: Backbone, n: int, encoder: StageEnc
     shape = (1, into.channels, into.size, into.size) if into else (1, 3, backbone.input_size, backbone.input_size)
     graph = _DeviceStage(module, encoder).eval()
     buffer = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # every shape here is fixed, which the tracer cannot know
         torch.onnx.export(
             graph,
             (torch.zeros(shape),),
@@ -207,3 +210,51 @@ def _half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _shipped(value: Tensor) -> Tensor:
     return (value.half() if value.is_floating_point() else value).contiguous()
+
+
+def untrained_bundle(directory: Path, *, classes: Classes, seed: int, input_size: int = 64) -> Bundle:
+    """A bundle that runs and means nothing: for plumbing, tests, and measuring without a model.
+
+    Args:
+        directory: where to write it.
+        classes: what it pretends to recognise.
+        seed: of its random weights.
+        input_size: 32 or 64 pixels.
+
+    Raises:
+        FleetError: the directory cannot be written.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        backbone = build_backbone("mobilenetv3", input_size=input_size, classes=len(classes))
+        # A new norm has seen nothing: one noisy batch gives every stage a scale to work on.
+        backbone.train()(torch.randn(8, 3, input_size, input_size))
+        backbone.eval()
+        channels = {n: min(6, n + 1) for n in range(1, backbone.exit_stages + 1)}
+        largest = input_size // 4
+        modules = new_encoders(backbone, channels, base=largest // 4, largest=largest, levels=16)
+        encoders, means = {}, {}
+        features = torch.randn(8, 3, input_size, input_size)
+        for n in channels:
+            features = backbone.stages[n - 1](features)
+            encoder = modules[str(n)]
+            assert isinstance(encoder, StageEncoder)
+            latent = encoder(features)
+            encoder.calibrate(latent)
+            encoders[n], means[n] = encoder, latent.mean((0, 2, 3))
+        return export_bundle(
+            directory,
+            name="untrained",
+            cloud=CloudNetwork(backbone, channels),
+            encoders=encoders,
+            layouts=stage_layouts(
+                encoders, means, base=largest // 4, rungs=tuple(range(largest // 4, largest + 1, 2)), order="centre"
+            ),
+            classes=classes,
+            decider=Decider(classes, {}, {}),
+            coder=coder_named("plain"),
+            mean=MEAN,
+            std=STD,
+            trained=False,
+            notes={"weights": f"random, seed {seed}"},
+        )
