@@ -24,6 +24,8 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
+from lifecycle_msgs.msg import State  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -112,7 +114,9 @@ def fleet_up(domain: int, tiny_bundle: Any) -> Iterator[Callable[..., Stack]]:
     stacks: list[Stack] = []
 
     def start(*arguments: str, model: str | None = None) -> Stack:
-        stacks.append(Stack(["--model", model or str(tiny_bundle.path), *arguments]))
+        # The tiny network is quick: slowed down, a frame spans several connection events.
+        pace = [] if "--time-scale" in arguments else ["--time-scale", "4", "--frame-rate", "5"]
+        stacks.append(Stack(["--model", model or str(tiny_bundle.path), *pace, *arguments]))
         return stacks[-1]
 
     yield start
@@ -156,12 +160,23 @@ class Listener:
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.05)
 
-    def call(self, kind: Any, name: str, request: Any) -> Any:
+    def call(self, kind: Any, name: str, request: Any, deadline: float = DEADLINE) -> Any:
         client = self.node.create_client(kind, name)
-        self.spin_until(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
-        self.spin_until(future.done, f"an answer of {name}")
-        return future.result()
+        try:
+            self.spin_until(client.service_is_ready, f"service {name}", deadline)
+            future = client.call_async(request)
+            self.spin_until(future.done, f"an answer of {name}", deadline)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def is_active(self, node: str) -> bool:
+        """Whether a managed node is active; a node that was killed seems to be there for a while and says nothing."""
+        try:
+            answer = self.call(GetState, f"{node}/get_state", GetState.Request(), deadline=1.0)
+        except AssertionError:
+            return False
+        return bool(answer.current_state.id == State.PRIMARY_STATE_ACTIVE)
 
     def close(self) -> None:
         self.executor.shutdown()

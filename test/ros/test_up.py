@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -76,11 +76,7 @@ def test_a_killed_hub_is_named_and_the_device_goes_on_until_another_comes(fleet_
     assert psutil.pid_exists(stack.node_process("fleet_ble_bridge").pid)
 
     fleet_up("--only", "cloud_node")
-    state = GetState.Request()
-    listener.spin_until(
-        lambda: listener.call(GetState, "cloud_node/get_state", state).current_state.id == State.PRIMARY_STATE_ACTIVE,
-        "an active hub",
-    )
+    listener.spin_until(lambda: listener.is_active("cloud_node"), "an active hub")
     labels.clear()
     listener.spin_until(lambda: any(m.source == Label.HUB for _, m in labels), "labels from the new hub", 5.0)
 
