@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from fleet.codec import Coder, Quantiser, StageLayout, coder_named
@@ -23,6 +24,7 @@ from fleet.ladder import Ladder
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_INPUT_SIZE = 4096
 Precision = Literal["float", "int8"]
 
 
@@ -98,22 +100,26 @@ class Bundle:
         try:
             manifest = json.loads(raw)
             bundle = cls._from_manifest(directory, manifest, hashlib.sha256(raw).digest()[:8])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-            raise FleetError(f"{manifest_path} is damaged: {type(err).__name__} {err}") from err
+        except FleetError as err:
+            raise FleetError(f"{manifest_path}: {_one_line(err)}") from err
+        except KeyError as err:
+            raise FleetError(f"{manifest_path} is damaged: it has no {_one_line(err)}") from err
+        except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as err:
+            raise FleetError(f"{manifest_path} is damaged: {type(err).__name__} {_one_line(err)}") from err
         bundle.verify()
         return bundle
 
     @classmethod
     def _from_manifest(cls, directory: Path, m: Mapping[str, Any], identity: bytes) -> Bundle:
         if m.get("format") != FORMAT:
-            raise FleetError(
-                f"{directory} has bundle format {m.get('format')}, this version reads {FORMAT}: export it again"
-            )
+            raise FleetError(f"bundle format {m.get('format')}, this version reads {FORMAT}: export it again")
         classes = Classes.from_manifest(m["classes"], m["groups"])
-        stages = tuple(StageFile(int(s["n"]), dict(s["files"]), dict(s["macs"])) for s in m["stages"])
+        stages = tuple(_stage_from_manifest(s) for s in m["stages"])
+        if [stage.n for stage in stages] != list(range(1, len(stages) + 1)):
+            raise FleetError("the stages must be numbered from 1 on, in their order, the head last")
         layouts = {int(s["n"]): layout_from_manifest(int(s["n"]), s["latent"]) for s in m["stages"] if "latent" in s}
-        if not layouts or sorted(layouts) != list(range(1, len(layouts) + 1)):
-            raise FleetError(f"{directory}: the stages that are sent must be numbered from 1 on")
+        if not layouts or len(layouts) == len(stages) or sorted(layouts) != list(range(1, len(layouts) + 1)):
+            raise FleetError("the stages that are sent must be numbered from 1 on; the head is not one of them")
         decision = m["decision"]
         decider = Decider(
             classes=classes,
@@ -122,23 +128,30 @@ class Bundle:
             trigger=decision["trigger"],
             unit=decision["unit"],
         )
-        mean, std = m["input"]["mean"], m["input"]["std"]
+        size = int(m["input"]["size"])
+        if not 1 <= size <= MAX_INPUT_SIZE:
+            raise FleetError(f"an input size of {size} pixels is outside 1 to {MAX_INPUT_SIZE}")
+        mean, std = _three(m["input"]["mean"]), _three(m["input"]["std"])
+        if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise FleetError("the input's mean and std must be finite, its std positive")
+        if not isinstance(m["trained"], bool):
+            raise FleetError("trained must be true or false")
         return cls(
             path=directory,
-            name=str(m["name"]),
+            name=_text(m["name"], "name"),
             identity=identity,
-            backbone=str(m["backbone"]),
-            input_size=int(m["input"]["size"]),
-            mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-            std=(float(std[0]), float(std[1]), float(std[2])),
+            backbone=_text(m["backbone"], "backbone"),
+            input_size=size,
+            mean=mean,
+            std=std,
             classes=classes,
             exit_stages=max(layouts),
             stages=stages,
             layouts=layouts,
             decider=decider,
             coder=coder_named(m["codec"]),
-            cloud_file=str(m["cloud"]),
-            trained=bool(m["trained"]),
+            cloud_file=_text(m["cloud"], "cloud"),
+            trained=m["trained"],
             checksums=dict(m["files"]),
         )
 
@@ -149,17 +162,20 @@ class Bundle:
             FleetError: a file is missing, has changed, or lies outside the bundle.
         """
         needed = {self.cloud_file, *(f for stage in self.stages for f in stage.files.values())}
-        if not needed <= set(self.checksums):
-            raise FleetError(f"{self.path}: the manifest has no checksum for {sorted(needed - set(self.checksums))[0]}")
+        if missing := sorted(needed - set(self.checksums)):
+            raise FleetError(f"{self.path}: the manifest has no checksum for {missing[0]!r}")
         for name, expected in self.checksums.items():
-            if PurePosixPath(name).name != name or "\\" in name:
-                raise FleetError(f"{self.path}: the manifest names a file outside the bundle: {name}")
+            if name in ("", ".", "..") or set(name) & set("/\\\0"):
+                raise FleetError(f"{self.path}: the manifest names a file outside the bundle: {name!r}")
+            path = self.path / name
             try:
-                found = sha256_of(self.path / name)
-            except OSError as err:
-                raise FleetError(f"{self.path / name} cannot be read ({err.strerror})") from err
+                if path.exists() and not path.is_file():  # a pipe would be waited for
+                    raise FleetError(f"{self.path}: {name!r} is not a regular file")
+                found = sha256_of(path)
+            except (OSError, ValueError) as err:  # ValueError: no name that a file can have
+                raise FleetError(f"{self.path}: {name!r} cannot be read ({getattr(err, 'strerror', err)})") from err
             if found != expected:
-                raise FleetError(f"{self.path / name} is not the file that the manifest describes: export it again")
+                raise FleetError(f"{path} is not the file that the manifest describes: export it again")
 
     def save(self, notes: Mapping[str, str]) -> Bundle:
         """Write the manifest of a directory that already holds all other files.
@@ -171,7 +187,7 @@ class Bundle:
             The bundle as it is now on disk, with its checksums and identity.
 
         Raises:
-            FleetError: what was written does not load.
+            FleetError: it cannot be written, or what was written does not load.
         """
         files = sorted({self.cloud_file, *(f for stage in self.stages for f in stage.files.values())})
         manifest = {
@@ -194,7 +210,10 @@ class Bundle:
             "files": {f: sha256_of(self.path / f) for f in files},
             "notes": dict(notes),
         }
-        (self.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        try:
+            (self.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        except OSError as err:
+            raise FleetError(f"cannot write {self.path / MANIFEST}: {err.strerror}") from err
         return Bundle.load(self.path)
 
     def _stage_to_manifest(self, stage: StageFile) -> dict[str, Any]:
@@ -217,6 +236,35 @@ class Bundle:
     def cloud_path(self) -> Path:
         """The hub's weights."""
         return self.path / self.cloud_file
+
+
+def _stage_from_manifest(entry: Mapping[str, Any]) -> StageFile:
+    stage = StageFile(
+        n=int(entry["n"]),
+        files={str(k): v for k, v in entry["files"].items()},
+        macs={str(k): int(v) for k, v in entry["macs"].items()},
+    )
+    if not stage.files or not all(isinstance(file, str) for file in stage.files.values()):
+        raise FleetError(f"stage {stage.n} needs the name of a file for each precision")
+    if min(stage.macs.values(), default=0) < 0:
+        raise FleetError(f"stage {stage.n} has negative multiply-accumulates")
+    return stage
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise FleetError(f"{key} must be text, not {type(value).__name__}")
+    return value
+
+
+def _one_line(err: Exception) -> str:
+    """What stands in a file may hold line breaks; what a user is told does not."""
+    return " ".join(str(err).split())
 
 
 def layout_from_manifest(stage: int, latent: Mapping[str, Any]) -> StageLayout:

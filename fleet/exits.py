@@ -37,6 +37,8 @@ class Classes:
     def __post_init__(self) -> None:
         if not self.ids or not len(self.ids) == len(self.names) == len(self.group_of):
             raise FleetError("every class needs an id, a name and a group")
+        if not all(isinstance(text, str) for text in (*self.ids, *self.names, *self.groups)):
+            raise FleetError("a class's id and name and a group must be text")
         if not all(0 <= g < len(self.groups) for g in self.group_of):
             raise FleetError("a class names a group that there is not")
 
