@@ -114,7 +114,7 @@ step() {
 # Starts afresh where an interrupted call left off, where the interpreter is gone or another one, and where the folder has
 # been moved (the scripts in bin name it). Any other environment is kept, one that somebody made by hand as well.
 make_environment() {
-    local interpreter
+    local interpreter problem
     rm -rf "$venv.old"
     if [[ -e $venv/unfinished ]] \
         || ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
@@ -126,7 +126,7 @@ make_environment() {
         say "making $venv with $interpreter"
         mkdir -p "$venv"
         touch "$venv/unfinished"
-        "$interpreter" -m venv "$venv" || fail "python -m venv failed; what went wrong is printed above"
+        problem=$("$interpreter" -m venv "$venv" 2>&1) || fail "python -m venv failed: $problem"
     fi
     mkdir -p "$stamps"
     printf '%s' "$PWD" >"$stamps/folder"
