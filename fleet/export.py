@@ -196,7 +196,8 @@ def _half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type != onnx.TensorProto.FLOAT or not tensor.dims:
             continue
         values = numpy_helper.to_array(tensor)
-        half = values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
         if not np.isfinite(half).all():
             continue
         name = tensor.name
@@ -209,7 +210,9 @@ def _half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _shipped(value: Tensor) -> Tensor:
-    return (value.half() if value.is_floating_point() else value).contiguous()
+    """A tensor of the hub's as it is stored: in half precision where that can hold it."""
+    half = value.half() if value.is_floating_point() else value
+    return (half if torch.isfinite(half).all() else value).contiguous()
 
 
 def untrained_bundle(directory: Path, *, classes: Classes, seed: int, input_size: int = 64) -> Bundle:

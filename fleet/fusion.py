@@ -114,15 +114,17 @@ def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
         FleetError: its weights do not fit its manifest.
     """
     backbone = build_backbone(bundle.backbone, input_size=bundle.input_size, classes=len(bundle.classes))
-    cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
     try:
+        cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
         state = {
             key: value.float() if value.is_floating_point() else value
             for key, value in load_file(bundle.cloud_path, device="cpu").items()
         }
         cloud.load_state_dict(state)
     except Exception as err:  # safetensors raises its own class, torch RuntimeError
-        raise FleetError(f"{bundle.cloud_path} does not fit the manifest: {str(err).splitlines()[0]}") from err
+        # Torch lists every parameter, one a line: the first says enough.
+        cause = " ".join(str(err).split())[:200] or type(err).__name__
+        raise FleetError(f"{bundle.cloud_path} does not fit the manifest: {cause}") from err
     cloud.eval()
     cloud.to(device=device)
     return cloud.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hub's network: two stages' maps in, one exit's logits out, over one shared trunk."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fleet.backbones import build_backbone
+from fleet.bundle import MANIFEST, Bundle, sha256_of
+from fleet.codec import Quantiser, StageLayout
+from fleet.errors import FleetError
+from fleet.fusion import CloudNetwork, ExitBlock, load_cloud
+
+
+@pytest.fixture(scope="module")
+def cloud(tiny_bundle):
+    return load_cloud(tiny_bundle)
+
+
+def maps_for(bundle, cloud, n, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    layouts = [bundle.layouts[m] for m in cloud.fused[n]]
+    return [torch.randn(batch, o.channels, o.ladder.finest, o.ladder.finest, generator=generator) for o in layouts]
+
+
+def test_an_exit_fuses_its_stage_and_the_one_before(cloud):
+    assert cloud.fused == {1: (1,), 2: (1, 2), 3: (2, 3), 4: (3, 4), 5: (4, 5), 6: (5, 6), 7: (6, 7), 8: (7, 8)}
+
+
+@pytest.mark.parametrize(("fuse", "last"), [(1, (8,)), (2, (7, 8)), (3, (6, 7, 8))])
+def test_as_many_stages_are_fused_as_is_said(fuse, last):
+    backbone = build_backbone("mobilenetv3", input_size=32, classes=3)
+    network = CloudNetwork(backbone, dict.fromkeys(range(1, 9), 2), fuse=fuse)
+    assert network.fused[8] == last
+    assert network.fused[1] == (1,)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_every_exit_gives_a_logit_a_class_for_every_frame_of_a_batch(tiny_bundle, cloud, n):
+    maps = maps_for(tiny_bundle, cloud, n, batch=2)
+    with torch.inference_mode():
+        logits = cloud(n, maps)
+        alone = cloud(n, [m[1:] for m in maps])
+    assert logits.shape == (2, len(tiny_bundle.classes))
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(logits[1:], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_both_maps_matter(tiny_bundle, cloud):
+    with torch.inference_mode():
+        older, newer = maps_for(tiny_bundle, cloud, 4)
+        whole = cloud(4, [older, newer])
+        assert not torch.equal(cloud(4, [torch.zeros_like(older), newer]), whole)
+        assert not torch.equal(cloud(4, [older, torch.zeros_like(newer)]), whole)
+
+
+def test_an_exit_s_block_gives_what_the_next_stage_expects(tiny_bundle, cloud):
+    specs = {spec.n: spec for spec in cloud.backbone.stage_specs}
+    with torch.inference_mode():
+        for n in cloud.fused:
+            fused = cloud.exits[str(n)](maps_for(tiny_bundle, cloud, n))
+            assert fused.shape == (1, specs[n].channels, specs[n].size, specs[n].size)
+
+
+def test_maps_of_any_grid_are_brought_to_the_size_of_the_stage():
+    block = ExitBlock([2, 3], 5, size=8).eval()
+    with torch.inference_mode():
+        assert block([torch.zeros(1, 2, 16, 16), torch.zeros(1, 3, 4, 4)]).shape == (1, 5, 8, 8)
+
+
+def test_the_trunk_is_shared_and_not_copied(cloud):
+    """One model for every exit: an exit adds its own block and nothing else."""
+    trunk = {id(p) for p in cloud.backbone.parameters()}
+    blocks = {id(p) for p in cloud.exits.parameters()}
+    assert not trunk & blocks
+    assert {id(p) for p in cloud.parameters()} == trunk | blocks
+
+
+def test_a_loaded_network_is_ready_to_run(cloud):
+    assert not any(module.training for module in cloud.modules())
+    assert all(p.dtype == torch.float32 for p in cloud.parameters())
+
+
+# What does not fit --------------------------------------------------------------------------------------------
+def other_layout(layout):
+    return StageLayout(layout.stage, Quantiser((0.0,) * 9, (1.0,) * 9, 16), layout.ladder, layout.rungs, (0,) * 9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda b: {"backbone": "resnet34"},
+        lambda b: {"backbone": "perceptron"},
+        lambda b: {"input_size": 48},
+        lambda b: {
+            "classes": replace(b.classes, ids=b.classes.ids[:4], names=b.classes.names[:4], group_of=(0, 1, 1, 2))
+        },
+        lambda b: {"layouts": {**b.layouts, 3: other_layout(b.layouts[3])}},
+        lambda b: {"layouts": {**b.layouts, 99: b.layouts[8]}},
+        lambda b: {"cloud_file": b.stages[0].files["float"]},
+        lambda b: {"cloud_file": "nowhere.safetensors"},
+    ],
+    ids=["backbone", "no backbone", "input size", "classes", "channels", "stages", "no safetensors", "no file"],
+)
+def test_weights_that_do_not_fit_the_manifest_are_refused_in_one_line(tiny_bundle, changes):
+    with pytest.raises(FleetError) as problem:
+        load_cloud(replace(tiny_bundle, **changes(tiny_bundle)))
+    assert len(str(problem.value).splitlines()) == 1
+    assert len(str(problem.value)) < 500
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * 64, lambda data: b""])
+def test_weights_that_were_damaged_before_the_manifest_was_written_are_refused(tiny_copy, damage):
+    file = tiny_copy / "cloud.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    manifest = json.loads((tiny_copy / MANIFEST).read_text())
+    manifest["files"]["cloud.safetensors"] = sha256_of(file)
+    (tiny_copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(FleetError, match=r"cloud\.safetensors does not fit the manifest"):
+        load_cloud(Bundle.load(tiny_copy))
