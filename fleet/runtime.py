@@ -100,6 +100,7 @@ class DeviceNetwork:
 
         Raises:
             CancelledError: :meth:`cancel` was called from another thread meanwhile.
+            FleetError: the stage does not take these features.
         """
         options = self._run_options()
         with self._lock:
@@ -110,7 +111,7 @@ class DeviceNetwork:
         except Exception as err:
             if options.terminate:
                 raise CancelledError(f"stage {n}") from err
-            raise
+            raise FleetError(f"stage {n} of {self.bundle.path} failed: {_first_line(err)}") from err
         finally:
             with self._lock:
                 self._running = None
