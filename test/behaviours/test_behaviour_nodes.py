@@ -16,8 +16,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from fleet.behaviours.alarm import State
-from fleet_behaviours.alarm_node import AlarmSettings
-from fleet_behaviours.doorbell_node import DoorbellSettings
+from fleet_behaviours.alarm import AlarmSettings
+from fleet_behaviours.doorbell import DoorbellSettings
 from fleet_behaviours.labels import bounded, sighting_of
 from fleet_msgs.msg import Alarm, Doorbell, Label
 
