@@ -58,7 +58,7 @@ check_system() {
     local missing sudo='sudo '
     [[ $EUID -ne 0 ]] || sudo=
     [[ $(uname -sm) == "Linux x86_64" ]] || fail "the ROS 2 wheels are for Linux on x86-64 and this is $(uname -sm):" \
-        "build with colcon in a ROS 2 workspace instead (README, 'In a ROS 2 workspace')"
+        "build with colcon in a ROS 2 workspace instead (README, 'With a real ROS 2')"
     if ! find_python >/dev/null; then
         if [[ -n ${PYTHON:-} ]]; then
             fail "PYTHON=$PYTHON is not CPython 3.11, and the ROS 2 wheels are for no other version"
