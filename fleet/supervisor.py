@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fleet.errors import FleetError
 
@@ -55,6 +57,8 @@ class Supervisor:
     grace: float = 0.5
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
+    # A flag and no event: setting an event takes its lock, which the interrupted thread may be holding.
+    _signalled: bool = False
 
     def run(self) -> int:
         """Run until a process ends the run or a signal comes.
@@ -63,21 +67,23 @@ class Supervisor:
             0; 2 when a process ended with 2 (bad input); 1 when one died.
 
         Raises:
-            FleetError: a program cannot be started.
+            FleetError: a program cannot be started, or two have one name.
         """
+        if len({command.name for command in self.commands}) < len(self.commands):
+            raise FleetError(f"two processes of one name: {', '.join(command.name for command in self.commands)}")
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         code = 0
         try:
             for command in self.commands:
-                if not self._stop.is_set():
+                if not self._is_over:
                     self._start(command)
-            while self._running and not self._stop.is_set():
+            while self._running and not self._is_over:
                 ended, died = self._look()
                 code = max(code, died, key=_gravity)
                 if ended:
-                    self._stop.wait(self.grace)
+                    self._pause(self.grace)
                     break
-                self._stop.wait(0.05)
+                self._pause(0.05)
         finally:
             code = max(code, self._stop_all(), key=_gravity)
             for number, handler in previous.items():
@@ -89,7 +95,16 @@ class Supervisor:
         self._stop.set()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
-        self._stop.set()
+        self._signalled = True
+
+    @property
+    def _is_over(self) -> bool:
+        return self._signalled or self._stop.is_set()
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._is_over and (left := until - time.monotonic()) > 0:
+            self._stop.wait(min(left, 0.05))
 
     def _start(self, command: Command) -> None:
         try:
@@ -99,7 +114,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 # A session of its own: Ctrl-C reaches us alone and the processes stop in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing else runs here yet
+                preexec_fn=partial(_die_with_parent, os.getpid()),  # noqa: PLW1509 - nothing else runs here yet
             )
         except OSError as err:
             raise FleetError(f"{command.name} cannot be started: {err.strerror}: {command.argv[0]}") from err
@@ -129,15 +144,17 @@ class Supervisor:
         last = [c.name for c in self.commands if c.listens]
         for names, until in ((first, deadline - ASK_S / 2 - INSIST_S), (last, deadline - INSIST_S)):
             self._signal(names, signal.SIGINT)
-            self._wait(names, until)
+            code = max(code, self._wait(names, until), key=_gravity)
         everyone = [*first, *last]
         self._signal(everyone, signal.SIGTERM)
-        self._wait(everyone, deadline)
-        for name in [n for n in everyone if n in self._running]:
-            code = 1
-            self.report(f"{name} did not stop and was killed")
+        code = max(code, self._wait(everyone, deadline), key=_gravity)
+        killed = list(self._running.items())
         self._signal(everyone, signal.SIGKILL)
-        self._wait(everyone, time.monotonic() + 1.0)
+        for name, process in killed:
+            code = max(code, 1, key=_gravity)
+            self.report(f"{name} did not stop and was killed")
+            process.wait()
+            del self._running[name]
         return code
 
     def _signal(self, names: Sequence[str], number: signal.Signals) -> None:
@@ -145,15 +162,23 @@ class Supervisor:
             if (process := self._running.get(name)) is not None and process.poll() is None:
                 process.send_signal(number)
 
-    def _wait(self, names: Sequence[str], until: float) -> None:
+    def _wait(self, names: Sequence[str], until: float) -> int:
+        """Let processes that were asked to stop do so; the gravest exit code of those that did otherwise."""
+        code = 0
         for name in names:
             if (process := self._running.get(name)) is None:
                 continue
             try:
-                process.wait(max(0.0, until - time.monotonic()))
+                returned = process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 continue
             del self._running[name]
+            if returned == BAD_INPUT:  # it has said why
+                code = BAD_INPUT
+            elif returned not in (0, -signal.SIGINT, -signal.SIGTERM):
+                self.report(f"{name} died ({reason(returned)})")
+                code = max(code, 1, key=_gravity)
+        return code
 
 
 def _gravity(code: int) -> int:
@@ -170,8 +195,10 @@ def reason(code: int) -> str:
     return f"exit code {code}"
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Between fork and exec: the child is told should this program be killed, and ignores Ctrl-C until it is ready."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # killed before it could be told
+            os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
