@@ -98,9 +98,7 @@ class _Bottleneck(nn.Module):
         layers: list[nn.Module] = []
         if row.expanded != into:
             layers.append(_conv(into, row.expanded, act=act))
-        layers.append(
-            _conv(row.expanded, row.expanded, row.kernel, act=act, stride=stride, groups=row.expanded)
-        )
+        layers.append(_conv(row.expanded, row.expanded, row.kernel, act=act, stride=stride, groups=row.expanded))
         if row.squeeze:
             layers.append(_SqueezeExcite(row.expanded))
         layers.append(_conv(row.expanded, row.out, act=None))

@@ -47,9 +47,7 @@ def augment(
     return _jitter(cropped, config.jitter, random).contiguous(memory_format=torch.channels_last)
 
 
-def mix(
-    images: Tensor, targets: Tensor, config: AugmentConfig, *, random: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, targets: Tensor, config: AugmentConfig, *, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mixup (Zhang et al., 2018) or CutMix (Yun et al., 2019) with the same batch in reverse order.
 
     Args:
@@ -66,9 +64,7 @@ def mix(
         side = int(size * math.sqrt(float(torch.rand((), generator=random))))
         top, left = (int(torch.randint(size - side + 1, (), generator=random)) for _ in range(2))
         images = images.clone()
-        images[:, :, top : top + side, left : left + side] = images.flip(0)[
-            :, :, top : top + side, left : left + side
-        ]
+        images[:, :, top : top + side, left : left + side] = images.flip(0)[:, :, top : top + side, left : left + side]
         keep = 1 - side * side / (size * size)
     elif config.mixup > 0:
         keep = _beta(config.mixup, random)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from fleet.backbones import Backbone, build_backbone
 from fleet.errors import FleetError
 from fleet.training.augment import augment, mix, normalise
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
-from fleet.training.config import OptimiserConfig, TrainingConfig
+from fleet.training.config import OptimiserConfig, Phase, TrainingConfig
 from fleet.training.data import ImageSet
+from fleet.training.figure import draw_run
 from fleet.training.schedule import Epoch, epoch_batches, list_epochs, one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
+FIGURE = "log.png"
 _AUGMENT, _NETWORK = 1 << 20, 2 << 20  # random streams, far from the epochs' numbers
 
 
@@ -80,10 +83,35 @@ class BaseTraining:
         self.optimiser = make_optimiser(self.model, config.optimiser)
         self.groups = group_matrix(train.table).to(self.device) if train.table.groups else None
         self.epochs = list_epochs(config.phases, len(train), config.optimiser.batch)
-        self.steps = sum(epoch.steps for epoch in self.epochs)
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.epoch_loss, self.epoch_images = 0.0, 0  # sums over the running epoch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return sum(epoch.steps for epoch in self.epochs)
+
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs done, and the running one."""
+        return sum(epoch.first_step < self.step for epoch in self.epochs)
+
+    def replan(self, phases: tuple[Phase, ...]) -> None:
+        """Change the epochs still ahead; the learning rate follows the new total from the next step on.
+
+        Raises:
+            FleetError: an epoch that is done or begun would have been another one.
+        """
+        epochs = list_epochs(phases, len(self.train), self.config.optimiser.batch)
+        begun = self.epochs_begun
+        before, after = (
+            [(e.phase.size, e.phase.smallest_crop) for e in plan[:begun]] for plan in (self.epochs, epochs)
+        )
+        if before != after:
+            msg = f"{begun} epochs are done or begun; only those ahead can change"
+            raise FleetError(msg)
+        self.config, self.epochs = dataclasses.replace(self.config, phases=phases), epochs
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output folder, as if there had been no interruption.
@@ -104,7 +132,7 @@ class BaseTraining:
         self.epoch_loss, self.epoch_images = state["epoch_loss"], state["epoch_images"]
 
     def save(self) -> None:
-        """Write the checkpoint and the log."""
+        """Write the checkpoint."""
         self.output.mkdir(parents=True, exist_ok=True)
         state = {
             "config": self.config.to_dict(),
@@ -119,14 +147,17 @@ class BaseTraining:
             "epoch_images": self.epoch_images,
         }
         save_checkpoint(self.output / CHECKPOINT, state)
-        if self.rows:
-            with (self.output / LOG).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(self.rows[-1]))
-                writer.writeheader()
-                writer.writerows(self.rows)
+
+    def write_log(self) -> None:
+        """Write the log and its figure."""
+        with (self.output / LOG).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[-1]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        draw_run(self.rows, self.output / FIGURE)
 
     def run(self, listen: Listener = lambda _: None, *, save_every_s: float = 180.0) -> dict[str, float]:
-        """Train to the end and return the last row of the log.
+        """Train to the end and return the last row of the log; at once where nothing is left to do.
 
         Args:
             listen: called after every step; what it raises ends the run.
@@ -134,9 +165,9 @@ class BaseTraining:
         """
         saved = time.monotonic()
         for epoch in self.epochs:
-            if self.step >= epoch.first_step + epoch.steps:
+            if len(self.rows) >= epoch.number:
                 continue
-            start, before = time.monotonic(), self.epoch_images
+            start, before, rate = time.monotonic(), self.epoch_images, 0.0
             batch = self.config.optimiser.batch
             for step, chosen in epoch_batches(epoch, len(self.train), batch, self.config.seed):
                 if step < self.step:
@@ -154,6 +185,7 @@ class BaseTraining:
             self.rows.append(row | {"images_per_s": rate} | self.evaluate(epoch) | {"time_s": time.time()})
             self.epoch_loss, self.epoch_images = 0.0, 0
             self.save()
+            self.write_log()
             saved = time.monotonic()
         return self.rows[-1]
 

@@ -109,3 +109,31 @@ def fit_to_budget(
         scaled[i] += more
         spent += more * seconds[i]
     return tuple(dataclasses.replace(phase, epochs=n) for phase, n in zip(phases, scaled, strict=True))
+
+
+def refit(
+    phases: Sequence[Phase], done: int, images: int, rates: Mapping[int, float], *, budget_s: float, share: float
+) -> tuple[Phase, ...]:
+    """Fit the epochs still ahead to a time budget and keep those that are done or begun.
+
+    Args:
+        phases: the run's phases.
+        done: epochs done or begun.
+        images: training images an epoch.
+        rates: measured images per second for every phase's size.
+        budget_s: seconds for the rest of training.
+        share: the share of the measured speed to count on.
+
+    Raises:
+        FleetError: not even one epoch of every phase ahead fits.
+    """
+    past = []
+    for phase in phases:
+        past.append(min(phase.epochs, done))
+        done -= past[-1]
+    ahead = [dataclasses.replace(p, epochs=p.epochs - n) for p, n in zip(phases, past, strict=True) if p.epochs > n]
+    fitted = iter(fit_to_budget(ahead, images, rates, budget_s=budget_s, share=share) if ahead else ())
+    return tuple(
+        dataclasses.replace(p, epochs=n + (next(fitted).epochs if p.epochs > n else 0))
+        for p, n in zip(phases, past, strict=True)
+    )

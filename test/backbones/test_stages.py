@@ -67,9 +67,7 @@ def test_the_multiply_accumulates_are_those_an_independent_counter_finds(name: s
 def test_mobilenets_stages_cost_what_a_hand_count_says() -> None:
     assert macs("mobilenetv3", 64, 1) == Macs(conv=32 * 32 * 16 * 27)
     assert macs("mobilenetv3", 64, 2) == Macs(conv=32 * 32 * 16 * 16, depthwise=32 * 32 * 16 * 9)
-    assert macs("mobilenetv3", 64, 3) == Macs(
-        conv=32 * 32 * 16 * 64 + 16 * 16 * 64 * 24, depthwise=16 * 16 * 64 * 9
-    )
+    assert macs("mobilenetv3", 64, 3) == Macs(conv=32 * 32 * 16 * 64 + 16 * 16 * 64 * 24, depthwise=16 * 16 * 64 * 9)
     gates = 2 * 72 * 24
     assert macs("mobilenetv3", 64, 5) == Macs(
         conv=16 * 16 * 24 * 72 + gates + 16 * 16 * 72 * 40, depthwise=16 * 16 * 72 * 25
