@@ -14,9 +14,10 @@ from std_srvs.srv import SetBool
 from fleet.behaviours.alarm import Alarm, AlarmRules, Change, State
 from fleet.behaviours.hours import ActiveHours, time_of_day, zone_named
 from fleet.behaviours.sighting import Sighting, Watch
-from fleet_behaviours.labels import Labels, bounded, clock_seconds
+from fleet_behaviours.labels import Labels, clock_seconds
 from fleet_msgs.msg import Alarm as AlarmMsg
 from fleet_msgs.msg import Label
+from fleet_ros.messages import bounded
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import LATCHED, OVERRIDABLE

@@ -10,8 +10,9 @@ from std_msgs.msg import Header
 
 from fleet.behaviours.doorbell import Doorbell, DoorbellRules, Ring
 from fleet.behaviours.sighting import Sighting, Watch
-from fleet_behaviours.labels import Labels, bounded
+from fleet_behaviours.labels import Labels
 from fleet_msgs.msg import Doorbell as DoorbellMsg
+from fleet_ros.messages import bounded
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import LATCHED, OVERRIDABLE

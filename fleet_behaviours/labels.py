@@ -91,8 +91,3 @@ def sighting_of(msg: Label, *, otherwise: float) -> Sighting:
 def clock_seconds(node: ManagedNode) -> float:
     """The time on the node's clock, seconds since 1970 or since a simulation's beginning."""
     return float(node.get_clock().now().nanoseconds) * 1e-9
-
-
-def bounded(text: str, size: int = 128) -> str:
-    """A text cut to the size of a bounded string, which counts bytes."""
-    return text.encode()[:size].decode(errors="ignore")

@@ -23,7 +23,7 @@ from fleet_msgs.msg import ExitDecision, FeaturePacket, Label
 from fleet_ros.messages import label_message
 from fleet_ros.node import ManagedNode, seconds_since
 from fleet_ros.node import main as run_node
-from fleet_ros.qos import EVENTS, LATCHED, OVERRIDABLE, PACKETS
+from fleet_ros.qos import EVENTS, LABELS, OVERRIDABLE, PACKETS
 from fleet_ros.settings import declare, setting
 
 REMEMBERED_FRAMES = 64
@@ -60,7 +60,7 @@ class CloudNode(ManagedNode):
         self._answers = 0
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
         self._exits = self.create_publisher(ExitDecision, "exit", EVENTS, **options)
-        self._labels = self.create_publisher(Label, "label", LATCHED, **options)
+        self._labels = self.create_publisher(Label, "label", LABELS, **options)
         self._subscription: Any = None
 
     # Life cycle -------------------------------------------------------------------------------------------

@@ -36,10 +36,10 @@ from fleet_msgs.msg import (
     PacketData,
     StageFeatures,
 )
-from fleet_ros.messages import label_message
+from fleet_ros.messages import bounded, label_message
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
-from fleet_ros.qos import EVENTS, IMAGES, LATCHED, OVERRIDABLE
+from fleet_ros.qos import EVENTS, IMAGES, LABELS, LATCHED, OVERRIDABLE
 from fleet_ros.settings import declare, setting
 
 READ_TIMEOUT = 0.5
@@ -116,7 +116,7 @@ class DeviceNode(ManagedNode):
         self._join: Join[_Ended, LinkReport] = Join(timeout=1.0)
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
         self._features = self.create_publisher(StageFeatures, "features", EVENTS, **options)
-        self._labels = self.create_publisher(Label, "label", LATCHED, **options)
+        self._labels = self.create_publisher(Label, "label", LABELS, **options)
         self._reports = self.create_publisher(InferenceReport, "inference", EVENTS, **options)
         self._images = self.create_publisher(CompressedImage, "image/compressed", IMAGES, **options)
         self.create_subscription(ExitDecision, "link/exit", self._on_exit, EVENTS, **options)
@@ -228,7 +228,7 @@ class DeviceNode(ManagedNode):
     def _conclude(self, outcome: Outcome, frame: Frame) -> None:
         assert self._bundle is not None
         truth = self._bundle.classes.group_named(frame.truth) or ""
-        ended = _Ended(outcome, self._header, frame.name[-256:], truth)
+        ended = _Ended(outcome, self._header, frame.name.encode()[-256:].decode(errors="ignore"), truth)
         with self._lock:
             self._frames += 1
             self._by_hub += outcome.by_hub
@@ -323,7 +323,7 @@ class DeviceNode(ManagedNode):
             name=ended.name,
             truth=ended.truth,
             group=prediction.group,
-            class_name=classes.names[prediction.class_index][:128],
+            class_name=bounded(classes.names[prediction.class_index]),
             class_index=prediction.class_index,
             confidence=self._bundle.decider.confidence(prediction),
             source=InferenceReport.HUB if outcome.by_hub else InferenceReport.DEVICE,

@@ -8,6 +8,13 @@ from std_msgs.msg import Header
 from fleet.exits import Classes, Prediction
 from fleet_msgs.msg import Label
 
+WORDS_BYTES = 128
+
+
+def bounded(text: str, size: int = WORDS_BYTES) -> str:
+    """A text cut to the size of a bounded string, which counts bytes."""
+    return text.encode()[:size].decode(errors="ignore")
+
 
 def label_message(
     classes: Classes,
@@ -35,7 +42,7 @@ def label_message(
         inference_id=inference_id,
         group=prediction.group,
         group_confidence=prediction.group_confidence,
-        class_name=classes.names[prediction.class_index][:128],
+        class_name=bounded(classes.names[prediction.class_index]),
         class_index=prediction.class_index,
         class_confidence=prediction.class_confidence,
         source=source,

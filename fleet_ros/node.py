@@ -123,6 +123,11 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
             self.deactivate()
         self.cleanup()
 
+    def destroy_node(self) -> None:
+        """Destroy the node, and its state machine, which rclpy leaves alive: its participant would outlive us."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     # Time -------------------------------------------------------------------------------------------------
     def seconds(self) -> float:
         """Monotonic seconds; under ``use_sim_time`` the simulation's."""

@@ -14,6 +14,9 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
 LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
 """State: late joiners get the last message."""
 
+LABELS = _reliable(16, DurabilityPolicy.TRANSIENT_LOCAL)
+"""Labels: state, and one a frame. With depth 1 a burst at the moment of discovery was cut to its last label."""
+
 EVENTS = _reliable(64)
 """One message a frame or a stage."""
 

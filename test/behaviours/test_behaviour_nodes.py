@@ -18,8 +18,9 @@ from std_srvs.srv import SetBool
 from fleet.behaviours.alarm import State
 from fleet_behaviours.alarm import AlarmSettings
 from fleet_behaviours.doorbell import DoorbellSettings
-from fleet_behaviours.labels import bounded, sighting_of
+from fleet_behaviours.labels import sighting_of
 from fleet_msgs.msg import Alarm, Doorbell, Label
+from fleet_ros.messages import bounded
 
 T = 1_800_000_000.0  # any time at which a camera may have taken a picture
 
