@@ -21,14 +21,17 @@ from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
 from fleet.platforms import load_profile
 from fleet.resources import find_config, find_model
+from fleet.runlog import check_writable
 
 EXECUTABLES: Mapping[str, str] = {
     "device_node": "fleet_device_node",
     "bridge_node": "fleet_ble_bridge",
     "cloud_node": "fleet_cloud_node",
     "monitor_node": "fleet_monitor_node",
+    "alarm_node": "fleet_behaviours.alarm_node",
+    "doorbell_node": "fleet_behaviours.doorbell_node",
 }
-"""Every node that a description may name, with its Python package."""
+"""Every node that a description may name, with the Python module that runs it."""
 
 DEVICE_NODE = "device_node"
 LINK_NODE = "bridge_node"
@@ -88,12 +91,16 @@ class Description:
         """
         path = find_config(name)
         try:
-            content = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as err:  # ValueError: no text, no date
             raise FleetError(f"{path} cannot be read: {' '.join(str(err).split())}") from err
         if not isinstance(content, dict) or not content:
             raise FleetError(f"{path} is not a description: expected a ROS 2 parameter file that names the nodes")
-        return cls(path, tuple(_process(path, str(key), entry) for key, entry in content.items()))
+        processes = tuple(_process(path, str(key), entry) for key, entry in content.items())
+        for node in EXECUTABLES:
+            if sum(process.node == node for process in processes) > 1:
+                raise FleetError(f"{path} names {node} more than once")
+        return cls(path, processes)
 
     def process(self, node: str) -> Process:
         """The process of a node.
@@ -142,11 +149,11 @@ class Description:
 
         Raises:
             FleetError: an unknown model, platform or link setting, a link that BLE cannot have, a number out of
-                range, or a JSON file that could not be written.
+                range, a JSON file that could not be written, or a wish for a node that the description lacks.
         """
         for name, number in (("frame rate", frame_rate), ("duration", duration), ("time scale", time_scale)):
-            if number is not None and not (math.isfinite(number) and number >= 0):
-                raise FleetError(f"the {name} must be zero or more, not {number:g}")
+            if number is not None:
+                _check_number(name, number)
         device: dict[str, Any] = {}
         if source is not None:
             device["source"] = _absolute(source)
@@ -161,7 +168,12 @@ class Description:
         if duration is not None:
             monitor["duration"] = float(duration)
         if json is not None:
-            monitor["json"] = str(_writable(Path(json)))
+            file = _expanded(Path(json))
+            check_writable(file)
+            monitor["json"] = str(file)
+        for node, wishes in ((DEVICE_NODE, device), (MONITOR_NODE, monitor)):
+            if wishes:
+                self.process(node)  # a wish that nobody hears would be lost in silence
         wanted = LinkParameters.parse(link, self.link)
         changes = {
             DEVICE_NODE: device | bundle,
@@ -178,10 +190,13 @@ class Description:
         """Look at everything that can be looked at without starting.
 
         Raises:
-            FleetError: a model or platform that is not there, or a link that BLE cannot have.
+            FleetError: a model or platform that is not there, a number out of range, or a link that BLE cannot have.
         """
         _ = self.link
         for process in self.processes:
+            for key in ("frame_rate", "time_scale", "duration"):
+                if key in process.parameters:
+                    _check_number(f"{key} of {process.node} in {self.path}", process.parameters[key])
             if "model" in process.parameters:
                 find_model(str(process.parameters["model"]))
             if "platform" in process.parameters:
@@ -240,17 +255,28 @@ def _process(path: Path, key: str, entry: object) -> Process:
 
 def _absolute(text: str) -> str:
     """A path as seen from anywhere; whatever is no path here stays as it is."""
-    path = Path(text).expanduser()
+    if not text or text.isdigit():
+        return text
     try:
-        return str(path.absolute()) if path.exists() and not text.isdigit() else text
+        path = _expanded(Path(text))
+        return str(path) if path.exists() else text
     except OSError:  # a name too long for a path is not one
         return text
 
 
-def _writable(path: Path) -> Path:
-    path = path.expanduser().absolute()
-    if path.is_dir() or not path.parent.is_dir():
-        raise FleetError(
-            f"cannot write {path}: {'it is a directory' if path.is_dir() else 'its directory is not there'}"
-        )
-    return path
+def _expanded(path: Path) -> Path:
+    """The path with ``~`` resolved, absolute.
+
+    Raises:
+        FleetError: ``~NAME`` of a user that there is not.
+    """
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as err:
+        raise FleetError(f"'{path}': there is no such user") from err
+
+
+def _check_number(name: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number >= 0):
+        shown = f"{number:g}" if isinstance(number, float) else repr(number)
+        raise FleetError(f"the {name} must be zero or more, not {shown}")

@@ -95,16 +95,17 @@ class RunLog:
         frames = self.frames
         known = [f for f in frames if f.truth is not None]
         radio = [f for f in frames if f.packets is not None and f.bytes is not None]
-        energy = [f.energy_mj for f in frames if f.energy_mj is not None]
-        latency = [f.latency_ms for f in frames]
-        exits = Counter("device" if f.exit_stage is None else str(f.exit_stage) for f in frames)
+        energy = [f.energy_mj for f in frames if f.energy_mj is not None and math.isfinite(f.energy_mj)]
+        latency = [f.latency_ms for f in frames if math.isfinite(f.latency_ms)]
+        exits = Counter(f.exit_stage for f in frames)
+        in_order = sorted(exits, key=lambda stage: math.inf if stage is None else stage)
         return {
             "frames": len(frames),
             "seconds": round(seconds, 3),
             "frames_per_second": round((len(frames) - 1) / seconds, 3) if seconds > 0 and len(frames) > 1 else None,
             "answered_by_hub": sum(f.source == "hub" for f in frames),
             "answered_by_device": sum(f.source == "device" for f in frames),
-            "exits": dict(sorted(exits.items())),
+            "exits": {"device" if stage is None else str(stage): exits[stage] for stage in in_order},
             "labels": dict(self.labels),
             "repeated_labels": self.repeated_labels,
             "packets_mean": _rounded(np.mean([f.packets for f in radio])) if radio else None,
@@ -117,8 +118,13 @@ class RunLog:
 
     def as_json(self, seconds: float) -> dict[str, Any]:
         """Everything, as ``--json`` writes it."""
-        frames = [{k: _finite(v) for k, v in asdict(f).items()} for f in self.frames]
-        return {"conditions": dict(self.conditions), "summary": self.summary(seconds), "frames": frames}
+        everything = {
+            "conditions": dict(self.conditions),
+            "summary": self.summary(seconds),
+            "frames": [asdict(f) for f in self.frames],
+        }
+        finite: dict[str, Any] = _finite(everything)
+        return finite
 
     def write(self, path: Path, seconds: float) -> None:
         """Write :meth:`as_json`; a reader never sees half a file.
@@ -126,11 +132,17 @@ class RunLog:
         Raises:
             FleetError: it cannot be written.
         """
-        part = path.with_name(path.name + ".part")
+        text = json.dumps(self.as_json(seconds), indent=1, allow_nan=False) + "\n"
+        part = part_of(path)
         try:
-            part.write_text(json.dumps(self.as_json(seconds), indent=1) + "\n")
+            if part == path:
+                path.write_text(text)
+                return
+            part.write_text(text)
             os.replace(part, path)  # noqa: PTH105 - atomic, and says so
         except OSError as err:
+            if part != path:
+                part.unlink(missing_ok=True)
             raise FleetError(f"cannot write {path}: {err.strerror}") from err
 
     def summary_lines(self, seconds: float) -> list[str]:
@@ -144,8 +156,10 @@ class RunLog:
             f"{s['frames']} frames in {s['seconds']:.1f} s{rate}; answered by the hub {s['answered_by_hub']}, "
             f"by the device {s['answered_by_device']}",
             f"exits          {exits}",
-            f"latency        median {s['latency_ms']['p50']:.1f} ms, 95th percentile {s['latency_ms']['p95']:.1f} ms",
         ]
+        if s["latency_ms"] is not None:
+            p50, p95 = s["latency_ms"]["p50"], s["latency_ms"]["p95"]
+            lines.append(f"latency        median {p50:.1f} ms, 95th percentile {p95:.1f} ms")
         if s["packets_mean"] is not None:
             lines.append(f"radio          {s['packets_mean']:.1f} packets, {s['bytes_mean']:.0f} bytes a frame")
         if s["energy_mj_mean"] is not None:
@@ -162,5 +176,42 @@ def _rounded(value: Any) -> float:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """The same with null in place of every number that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it takes its place; the file itself where it must not be replaced.
+
+    Replacing a device or a link (``/dev/stdout``) would leave a plain file in its stead.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return path
+    return path.with_name(path.name + ".part")
+
+
+def check_writable(path: Path) -> None:
+    """Find out before a run whether its numbers can be written after it.
+
+    Raises:
+        FleetError: they cannot.
+    """
+    if path.is_dir():
+        raise FleetError(f"cannot write {path}: it is a directory")
+    if not path.parent.is_dir():
+        raise FleetError(f"cannot write {path}: its directory is not there")
+    part = part_of(path)
+    if part == path:
+        if not os.access(path.resolve() if path.exists() else path.resolve().parent, os.W_OK):
+            raise FleetError(f"cannot write {path}: permission denied")
+        return
+    try:  # permissions alone do not say it: the file system may be read-only or full
+        with part.open("ab"):
+            pass
+        part.unlink()
+    except OSError as err:
+        raise FleetError(f"cannot write {path}: {err.strerror}") from err
