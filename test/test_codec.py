@@ -3,8 +3,12 @@
 
 import contextlib
 import itertools
+import json
 import math
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import fleet
 from fleet.codec import CODERS, PlainCoder, Quantiser, StageBuffer, StageLayout, coder_named, encode_stage, total_bytes
 from fleet.errors import FleetError
 from fleet.ladder import Ladder
@@ -413,3 +418,31 @@ def test_total_bytes_counts_headers():
     body_bits = sum(4 if base else 5 for base in layout.is_base)
     assert total_bytes(packets) >= len(packets) * HEADER_BYTES + body_bits // 8
     assert total_bytes([]) == 0
+
+
+# The benchmark ------------------------------------------------------------------------------------------------
+def benchmark(*arguments):
+    script = Path(fleet.__file__).parents[1] / "benchmarks" / "codec.py"
+    return subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_the_benchmark_times_every_stage_that_is_sent_and_writes_it_down(tiny_bundle, tmp_path):
+    pytest.importorskip("skimage", reason="scikit-image, whose photographs it encodes, is not installed")
+    done = benchmark("--bundle", tiny_bundle.path, "--repeats", "1", "--json", tmp_path / "codec.json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "codec.json").read_text())
+    assert document["conditions"]["identity"] == tiny_bundle.identity.hex()
+    assert [row["stage"] for row in document["stages"]] == sorted(tiny_bundle.layouts)
+    for row in document["stages"]:
+        assert all(row["us"][name] > 0 for name in ("encode", "decode", "gzip", "gunzip", "jpeg"))
+        assert row["encode_to_gzip"] > 0
+        assert row["encode_to_jpeg"] > 0
+
+
+def test_the_benchmark_names_a_bundle_that_there_is_not_in_one_line(tmp_path):
+    done = benchmark("--bundle", "no_such_model", "--json", tmp_path / "codec.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("codec: no model bundle 'no_such_model'")
+    assert len(done.stderr.splitlines()) == 1
