@@ -3,5 +3,16 @@
 
 from fleet.backbones.build import BACKBONES, MEAN, STD, build_backbone
 from fleet.backbones.stage import Backbone, Macs, StageSpec
+from fleet.backbones.weights import load_weights, save_weights
 
-__all__ = ["BACKBONES", "MEAN", "STD", "Backbone", "Macs", "StageSpec", "build_backbone"]
+__all__ = [
+    "BACKBONES",
+    "MEAN",
+    "STD",
+    "Backbone",
+    "Macs",
+    "StageSpec",
+    "build_backbone",
+    "load_weights",
+    "save_weights",
+]

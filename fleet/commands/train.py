@@ -31,6 +31,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for checkpoint, log and figure.")] = Path("runs/train"),
     data: Annotated[Path | None, typer.Option(help="Folder of the data set; default is the file's data.root.")] = None,
     cache: Annotated[Path, typer.Option(help="Folder for decoded images.")] = Path("~/.cache/fleet"),
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from: .safetensors or .pth.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the output folder.")] = False,
     budget_minutes: Annotated[float, typer.Option(help="Fit the epochs ahead to this time; 0 trains them all.")] = 0.0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
@@ -56,6 +57,8 @@ def train(
     training = BaseTraining(settings, *sets, output, where)
     if resume:
         training.resume()
+    elif weights is not None and (left := training.start_from(weights)):
+        console.print(f"{weights} has other classes: {', '.join(left)} start at random")
     if budget_minutes > 0 and training.step < training.steps:
         _fit(training, budget_minutes, console)
     _train_base(training, console)

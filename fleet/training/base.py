@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fleet.backbones import Backbone, build_backbone
+from fleet.backbones import Backbone, build_backbone, load_weights
 from fleet.errors import FleetError
 from fleet.training.augment import augment, mix, normalise
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
-from fleet.training.config import OptimiserConfig, Phase, TrainingConfig
+from fleet.training.config import OptimiserConfig, Phase, TrainingConfig, parse_config
 from fleet.training.data import ImageSet
 from fleet.training.figure import draw_run
 from fleet.training.schedule import Epoch, epoch_batches, list_epochs, one_cycle, step_seed
@@ -112,6 +112,16 @@ class BaseTraining:
             msg = f"{begun} epochs are done or begun; only those ahead can change"
             raise FleetError(msg)
         self.config, self.epochs = dataclasses.replace(self.config, phases=phases), epochs
+
+    def start_from(self, weights: Path) -> tuple[str, ...]:
+        """Begin with weights from a file; returns what was left random (see ``load_weights``).
+
+        Raises:
+            FleetError: unreadable, or weights of another network.
+        """
+        left = load_weights(self.model, weights)
+        self.ema = Ema(self.model, self.config.optimiser.ema)
+        return left
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output folder, as if there had been no interruption.
@@ -242,6 +252,19 @@ def predict(model: Backbone, images: ImageSet, *, batch: int = 250) -> np.ndarra
         part = torch.from_numpy(np.array(images.images[start : start + batch])).to(device)
         found.append(model(normalise(part)).softmax(1).cpu().numpy())
     return np.concatenate(found)
+
+
+def load_network(checkpoint: Path) -> Backbone:
+    """The network of a base training's checkpoint, finished or not, with its averaged weights.
+
+    Raises:
+        FleetError: no checkpoint there, or a damaged one.
+    """
+    state = load_checkpoint(checkpoint)
+    config = parse_config(state["config"], str(checkpoint))
+    model = build_backbone(config.backbone, input_size=config.input_size, classes=len(state["classes"]))
+    model.load_state_dict(state["ema"]["model"])
+    return model.eval()
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:

@@ -102,8 +102,10 @@ class ExitConfig:
         levels: quantiser levels.
         order: in which order bands split, ``corner`` or ``centre``.
         steps: updates.
+        close_steps: of these, the first so many train every exit to rebuild its stage's features and nothing
+            else, which needs no trunk and is several times as cheap.
         batch: images a step.
-        exits_a_step: exits that each step trains.
+        exits_a_step: exits that each later step trains.
         peak: highest learning rate of AdamW.
         hard: weight of the loss against the labels.
         soft: weight of the loss against the whole network's own answers (distillation).
@@ -116,6 +118,7 @@ class ExitConfig:
     levels: int = 16
     order: Literal["corner", "centre"] = "centre"
     steps: int = 8000
+    close_steps: int = 2000
     batch: int = 64
     exits_a_step: int = 2
     peak: float = 0.003

@@ -137,8 +137,10 @@ class ExitTraining:
         images = torch.from_numpy(self.train.images[chosen]).to(self.device)
         labels = torch.from_numpy(self.train.labels[chosen]).to(self.device)
         inputs = augment(images, self.config.augment, size=self.config.input_size, smallest_crop=0.6, random=random)
-        maps, teacher = self._frozen(inputs)
-        exits = [int(n) for n in torch.randperm(len(self.stages), generator=draw)[: self.plan.exits_a_step] + 1]
+        whole = self.step >= self.plan.close_steps
+        maps, teacher = self._frozen(inputs, whole=whole)
+        drawn = torch.randperm(len(self.stages), generator=draw) + 1
+        exits = [int(n) for n in drawn[: self.plan.exits_a_step if whole else None]]
         parts = torch.Generator().manual_seed(step_seed(self.config.seed, _PARTS, self.step))
         self.cloud.exits.train()
         self.encoders.train()
@@ -157,18 +159,17 @@ class ExitTraining:
         return float(loss.detach())
 
     @torch.no_grad()
-    def _frozen(self, inputs: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """The maps of the stages that are sent, and the whole network's logits."""
+    def _frozen(self, inputs: Tensor, *, whole: bool) -> tuple[dict[int, Tensor], Tensor | None]:
+        """The maps of the stages that are sent and, if wanted, the whole network's logits."""
         features = inputs
         maps = {}
-        for n, stage in enumerate(self.backbone.stages, start=1):
-            features = stage(features)
-            if n in self.means:
-                maps[n] = features
-        return maps, self.backbone.run_head(features)
+        for n in self.stages:
+            features = self.backbone.stages[n - 1](features)
+            maps[n] = features
+        return maps, self.backbone.from_stage(self.stages[-1], features) if whole else None
 
     def _exit_loss(
-        self, n: int, maps: Mapping[int, Tensor], labels: Tensor, teacher: Tensor, random: torch.Generator
+        self, n: int, maps: Mapping[int, Tensor], labels: Tensor, teacher: Tensor | None, random: torch.Generator
     ) -> Tensor:
         fused = self.cloud.fused[n]
         received = []
@@ -177,13 +178,14 @@ class ExitTraining:
             received.append(self._receive(stage, maps[stage], have))
         block = self.cloud.exits[str(n)]
         rebuilt = block(received)  # (B, C_n, H_n, W_n)
+        scale = maps[n].pow(2).mean().clamp_min(1e-6)
+        close: Tensor = (rebuilt - maps[n]).pow(2).mean() / scale
+        if teacher is None:
+            return close
         logits = self.backbone.from_stage(n, rebuilt)
-        plan = self.plan
         hard = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
-        scale = maps[n].pow(2).mean().clamp_min(1e-6)
-        close = (rebuilt - maps[n]).pow(2).mean() / scale
-        total: Tensor = plan.hard * hard + plan.soft * soft + plan.close * close
+        total: Tensor = self.plan.hard * hard + self.plan.soft * soft + self.plan.close * close
         return total
 
     def _receive(self, stage: int, features: Tensor, have: Tensor) -> Tensor:
@@ -223,7 +225,7 @@ class ExitTraining:
     def _begin_quantisers(self) -> None:
         """Ranges and means from the first training images, so that rounding starts in the right place."""
         sample = torch.from_numpy(np.array(self.train.images[: min(256, len(self.train))])).to(self.device)
-        maps, _ = self._frozen(normalise(sample))
+        maps, _ = self._frozen(normalise(sample), whole=False)
         for n in self.stages:
             latent = self.encoder(n)(maps[n])
             self.encoder(n).calibrate(latent.cpu())
@@ -259,7 +261,7 @@ class ExitTraining:
         found = []
         for start in range(0, len(images), batch):
             part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
-            maps, _ = self._frozen(normalise(part))
+            maps, _ = self._frozen(normalise(part), whole=False)
             received = [self.encoder(m).quantise(self.encoder(m)(maps[m])) for m in self.cloud.fused[n]]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)

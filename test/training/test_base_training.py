@@ -17,9 +17,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from fleet.backbones import save_weights
 from fleet.cli import app
 from fleet.errors import FleetError
-from fleet.training.base import BaseTraining, Progress, predict
+from fleet.training.base import BaseTraining, Progress, load_network, predict
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import AugmentConfig, DataConfig, OptimiserConfig, Phase, TrainingConfig
 from fleet.training.data import load_training_sets
@@ -149,6 +150,20 @@ def test_the_log_has_a_row_an_epoch_and_a_figure(uninterrupted: BaseTraining) ->
     assert {"loss", "accuracy_classes", "accuracy_groups", "accuracy_wake_words", "images_per_s"} <= set(rows[0])
     pytest.importorskip("matplotlib")
     assert (uninterrupted.output / "log.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_averaged_weights_load_from_the_checkpoint_and_start_another_run(
+    colours: Path, tmp_path: Path, uninterrupted: BaseTraining
+) -> None:
+    network = load_network(uninterrupted.output / "checkpoint.pt")
+    expected = uninterrupted.ema.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+    save_weights(network, tmp_path / "base.safetensors")
+    training = begin(colours, tmp_path / "tuned")
+    assert training.start_from(tmp_path / "base.safetensors") == ()
+    torch.testing.assert_close(
+        weights(training)["ema.features.0.0.weight"], expected["features.0.0.weight"], rtol=1e-3, atol=1e-6
+    )
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(colours: Path, uninterrupted: BaseTraining) -> None:
