@@ -160,8 +160,13 @@ def _fingerprint(paths: Sequence[Path], size: int, split: Split) -> str:
         if not path.exists():
             msg = f"no images at {path}; give the data set's folder with --data"
             raise FleetError(msg)
-        status = path.stat()
-        parts.append(f"{path.resolve()} {status.st_size if path.is_file() else 0} {status.st_mtime_ns}")
+        if path.is_file():
+            parts.append(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}")
+            continue
+        # A file that comes or goes changes the time of the folder it lies in.
+        for folder, below, files in os.walk(path):
+            below.sort()
+            parts.append(f"{Path(folder).resolve()} {len(files)} {Path(folder).stat().st_mtime_ns}")
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return f"{paths[0].resolve().parent.name}-{size}-{digest[:12]}"
 

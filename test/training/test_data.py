@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_images import COLOURS, write_tar
+from colour_images import COLOURS, jpeg, picture, write_tar
 
 from fleet.errors import FleetError
 from fleet.training.config import DataConfig
@@ -56,6 +56,18 @@ def test_images_are_decoded_once_and_again_when_the_file_changes(colours: Path, 
     write_tar(colours / "train.tar.gz", list(COLOURS) * 11)
     train, _ = load_training_sets(CONFIG, colours, size=32, cache=cache)
     assert len(train) == 37
+
+
+def test_an_image_added_to_a_folder_is_noticed(tmp_path: Path) -> None:
+    config = DataConfig(train=(".",), calibration=1)
+    for number, name in enumerate(["van", "cat", "van", "cat"]):
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name / f"{number}.jpg").write_bytes(jpeg(picture(name, number)))
+    sets = load_training_sets(config, tmp_path / "photos", size=32, cache=tmp_path / "cache")
+    assert [len(part) for part in sets] == [3, 1]
+    (tmp_path / "photos" / "cat" / "9.jpg").write_bytes(jpeg(picture("cat", 9)))
+    sets = load_training_sets(config, tmp_path / "photos", size=32, cache=tmp_path / "cache")
+    assert [len(part) for part in sets] == [4, 1]
 
 
 def test_a_decoding_that_fails_leaves_no_cache_behind(colours: Path, tmp_path: Path) -> None:
