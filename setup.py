@@ -74,7 +74,7 @@ setup(
         "desktop": ["opencv-python>=4.6"],
         "hub": ["torch>=2.1"],
         "photos": ["scikit-image>=0.20"],
-        "train": ["torch>=2.1", "onnx>=1.15"],
+        "train": ["torch>=2.1", "onnx>=1.15", "matplotlib>=3.6"],
         "test": ["hypothesis>=6", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
         "wheels": [
@@ -92,10 +92,10 @@ setup(
     entry_points={
         "console_scripts": [
             "fleet = fleet.cli:main",
-            "device_node = fleet_device_node.node:main",
-            "bridge_node = fleet_ble_bridge.node:main",
-            "cloud_node = fleet_cloud_node.node:main",
-            "monitor_node = fleet_monitor_node.node:main",
+            "device_node = fleet_device_node.__main__:main",
+            "bridge_node = fleet_ble_bridge.__main__:main",
+            "cloud_node = fleet_cloud_node.__main__:main",
+            "monitor_node = fleet_monitor_node.__main__:main",
             "alarm_node = fleet_behaviours.alarm_node:main",
             "doorbell_node = fleet_behaviours.doorbell_node:main",
         ],

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m fleet_monitor_node`: the monitor node as a process."""
+"""The monitor node as a process: `python -m fleet_monitor_node` and the executable `monitor_node`."""
 
 from fleet_ros.early import die_quietly_until_ready
 
-die_quietly_until_ready()
 
-from fleet_monitor_node.node import main  # noqa: E402 - after the signal handler, for it takes seconds
+def main() -> None:
+    """Run the monitor node."""
+    die_quietly_until_ready()
+    from fleet_monitor_node.node import main as run  # noqa: PLC0415 - after the signal handler, for it takes seconds
 
-main()
+    run()
+
+
+if __name__ == "__main__":
+    main()
