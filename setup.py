@@ -75,7 +75,7 @@ setup(
         "hub": ["torch>=2.1"],
         "photos": ["scikit-image>=0.20"],
         "train": ["torch>=2.1", "onnx>=1.15", "matplotlib>=3.6"],
-        "test": ["hypothesis>=6", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
+        "test": ["hypothesis>=6", "psutil", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
         "wheels": [
             "ros-fleet-msgs",  # first: pip install ./fleet_msgs

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 OURS = re.compile(r"fleet(_\w+)?$")
-TESTS_ONLY = {"hypothesis", "pytest"}
-
 # module -> (distribution for pip, key for rosdep; None where rosdep has none)
 KNOWN = {
     "ament_index_python": ("ros-ament-index-python", "ament_index_python"),
     "constriction": ("constriction", None),
     "cv2": ("opencv-python-headless", "python3-opencv"),
     "diagnostic_msgs": ("ros-diagnostic-msgs", "diagnostic_msgs"),
+    "hypothesis": ("hypothesis", "python3-hypothesis"),
     "launch": (None, "launch"),
     "launch_ros": (None, "launch_ros"),
     "lifecycle_msgs": ("ros-lifecycle-msgs", "lifecycle_msgs"),
@@ -29,6 +28,7 @@ KNOWN = {
     "onnxruntime": ("onnxruntime", "python3-onnxruntime-pip"),
     "PIL": ("pillow", "python3-pil"),
     "psutil": ("psutil", "python3-psutil"),
+    "pytest": ("pytest", "python3-pytest"),
     "rcl_interfaces": ("ros-rcl-interfaces", "rcl_interfaces"),
     "rclpy": ("ros-rclpy", "rclpy"),
     "rich": ("rich", "python3-rich"),
@@ -58,9 +58,11 @@ def imports_of(path: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def imported(root: Path, tracked: list[Path]) -> set[str]:
-    shipped = [path for path in tracked if path.suffix == ".py" and re.match(r"fleet|launch", path.parts[0])]
-    names = set().union(*(imports_of(root / path) for path in shipped))
-    return {name for name in names if not OURS.match(name)} - OPTIONAL
+    """What the product and its tests import from others."""
+    ours = {path.stem for path in tracked if path.parts[0] == "test"}  # helpers beside the tests
+    files = [path for path in tracked if path.suffix == ".py" and re.match(r"fleet|launch|test", path.parts[0])]
+    names = set().union(*(imports_of(root / path) for path in files))
+    return {name for name in names if not OURS.match(name)} - OPTIONAL - ours
 
 
 @pytest.fixture(scope="module")
