@@ -70,6 +70,14 @@ def test_all_confidences_are_between_zero_and_one(decider, stage, scores):
     assert 0.0 <= decider.confidence(prediction) <= 1.0
 
 
+def test_a_sum_that_rounding_drives_above_one_is_one():
+    letters = tuple("abcdefg")
+    one_group = Decider(Classes(letters, letters, (0,) * 7, ("all", "none")), {}, {})
+    scores = [np.arange(7) * k / 10 for k in range(200)]
+    assert any(sum(softmax(s)) > 1.0 for s in scores)
+    assert all(one_group.predict(1, s).group_confidence <= 1.0 for s in scores)
+
+
 @given(exits, small_logits, st.floats(-1000, 1000))
 def test_logits_matter_up_to_a_constant_only(stage, scores, shift):
     one, other = decider().predict(stage, scores), decider().predict(stage, scores + shift)
