@@ -66,6 +66,7 @@ def test_golden_exit_notice():
 def test_golden_local_answer():
     # header: id 34 12 | codec 0, stage 15 | first 00 00 | age 0, count 1 | sequence 00; class 0x0163, 1.0 -> ff
     assert LocalAnswer(0x1234, 0x0163, 1.0).pack() == bytes.fromhex("34 12 0f 00 00 01 00 00 63 01 ff")
+    assert LocalAnswer(0xBEEF, 42, 0.8).pack() == bytes.fromhex("ef be 0f 00 00 01 00 00 2a 00 cc")
 
 
 # Round trips --------------------------------------------------------------------------------------------------
