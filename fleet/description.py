@@ -20,7 +20,7 @@ import yaml
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
 from fleet.platforms import load_profile
-from fleet.resources import find_config, find_model
+from fleet.resources import expanded, find_config, find_model
 from fleet.runlog import check_writable
 
 EXECUTABLES: Mapping[str, str] = {
@@ -168,7 +168,7 @@ class Description:
         if duration is not None:
             monitor["duration"] = float(duration)
         if json is not None:
-            file = _expanded(Path(json))
+            file = expanded(json).absolute()
             check_writable(file)
             monitor["json"] = str(file)
         for node, wishes in ((DEVICE_NODE, device), (MONITOR_NODE, monitor)):
@@ -258,22 +258,10 @@ def _absolute(text: str) -> str:
     if not text or text.isdigit():
         return text
     try:
-        path = _expanded(Path(text))
+        path = expanded(text).absolute()
         return str(path) if path.exists() else text
     except OSError:  # a name too long for a path is not one
         return text
-
-
-def _expanded(path: Path) -> Path:
-    """The path with ``~`` resolved, absolute.
-
-    Raises:
-        FleetError: ``~NAME`` of a user that there is not.
-    """
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as err:
-        raise FleetError(f"'{path}': there is no such user") from err
 
 
 def _check_number(name: str, number: object) -> None:

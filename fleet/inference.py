@@ -98,7 +98,9 @@ class Device:
     network: Network
     profile: PlatformProfile
 
-    def infer(self, image: FloatArray, inference_id: int, around: Surroundings) -> Outcome:
+    def infer(
+        self, image: FloatArray, inference_id: int, around: Surroundings, *, ready: float | None = None
+    ) -> Outcome:
         """One frame's journey, until the first answer.
 
         Stage by stage: run it, offer its packets, look for an exit notice. Behind the last stage that is sent
@@ -110,11 +112,12 @@ class Device:
             image: the network's input, shape (1, 3, size, size).
             inference_id: 0..65535.
             around: clock and radio.
+            ready: when the frame was ready, if preparing it for the network took part of the time; now if None.
 
         Raises:
             FleetError: the network's last output is not one logit a class.
         """
-        started = due = around.now()
+        started = due = around.now() if ready is None else ready
         features = image
         done = 0
         for stage in self.bundle.stages:

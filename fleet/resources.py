@@ -39,6 +39,18 @@ def share_directory() -> Path:
     )
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` resolved.
+
+    Raises:
+        FleetError: ``~NAME`` of a user that there is not.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as err:
+        raise FleetError(f"'{path}': there is no such user") from err
+
+
 def find_config(name: str | Path) -> Path:
     """Find a configuration file.
 
@@ -51,7 +63,7 @@ def find_config(name: str | Path) -> Path:
     Raises:
         FleetError: there is no such file; the message lists those that come with the package.
     """
-    given = Path(name).expanduser()
+    given = expanded(name)
     if given.is_file():
         return given.absolute()
     share = share_directory()
@@ -75,7 +87,7 @@ def find_model(name_or_path: str | Path) -> Path:
     Raises:
         FleetError: there is no such directory, or it holds no manifest.
     """
-    given = Path(name_or_path).expanduser()
+    given = expanded(name_or_path)
     if (given / MANIFEST).is_file():
         return given.absolute()
     share = share_directory()

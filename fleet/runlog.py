@@ -16,6 +16,9 @@ import numpy as np
 
 from fleet.errors import FleetError
 
+KEPT = 20_000
+"""Frames whose records are kept: forty minutes at eight a second."""
+
 
 @dataclass(frozen=True)
 class FrameRecord:
@@ -76,15 +79,24 @@ class RunLog:
 
     Attributes:
         conditions: under which the numbers hold.
-        frames: in the order in which they were reported.
+        frames: in the order in which they were reported, the newest :data:`KEPT` of them.
+        left_out: older frames that are only counted; a camera may run for months.
         labels: how many labels were published, by who published them.
         repeated_labels: second labels of a frame, which consumers drop.
     """
 
     conditions: Mapping[str, Any]
     frames: list[FrameRecord] = field(default_factory=list)
+    left_out: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     repeated_labels: int = 0
+
+    def add(self, frame: FrameRecord) -> None:
+        """Take in one more frame."""
+        self.frames.append(frame)
+        if len(self.frames) > KEPT:
+            del self.frames[0]
+            self.left_out += 1
 
     def summary(self, seconds: float) -> dict[str, Any]:
         """The run in numbers.
@@ -93,6 +105,7 @@ class RunLog:
             seconds: from the first frame to the last.
         """
         frames = self.frames
+        total = len(frames) + self.left_out
         known = [f for f in frames if f.truth is not None]
         radio = [f for f in frames if f.packets is not None and f.bytes is not None]
         energy = [f.energy_mj for f in frames if f.energy_mj is not None and math.isfinite(f.energy_mj)]
@@ -100,9 +113,10 @@ class RunLog:
         exits = Counter(f.exit_stage for f in frames)
         in_order = sorted(exits, key=lambda stage: math.inf if stage is None else stage)
         return {
-            "frames": len(frames),
+            "frames": total,
+            "frames_left_out": self.left_out,
             "seconds": round(seconds, 3),
-            "frames_per_second": round((len(frames) - 1) / seconds, 3) if seconds > 0 and len(frames) > 1 else None,
+            "frames_per_second": round((total - 1) / seconds, 3) if seconds > 0 and total > 1 else None,
             "answered_by_hub": sum(f.source == "hub" for f in frames),
             "answered_by_device": sum(f.source == "device" for f in frames),
             "exits": {"device" if stage is None else str(stage): exits[stage] for stage in in_order},

@@ -214,8 +214,8 @@ class DeviceNode(ManagedNode):
             self._header = self._header_of(source)
             self._publish_image(frame)
             around.begin(inference_id)
-            outcome = device.infer(self._network.prepare(frame.image), inference_id, around)
-            self._conclude(outcome, frame)
+            outcome = device.infer(self._network.prepare(frame.image), inference_id, around, ready=begun)
+            self._conclude(outcome, frame, around)
             rate = self.settings.frame_rate
             # The grid of a camera that runs at this rate; a frame that took longer moves it.
             due = max(due + 1 / rate, begun) if rate > 0 else begun
@@ -225,14 +225,15 @@ class DeviceNode(ManagedNode):
             return source.header
         return Header(stamp=self.get_clock().now().to_msg(), frame_id=self.get_namespace().strip("/") or "camera")
 
-    def _conclude(self, outcome: Outcome, frame: Frame) -> None:
+    def _conclude(self, outcome: Outcome, frame: Frame, around: NodeSurroundings) -> None:
         assert self._bundle is not None
         truth = self._bundle.classes.group_named(frame.truth) or ""
         ended = _Ended(outcome, self._header, frame.name.encode()[-256:].decode(errors="ignore"), truth)
         with self._lock:
             self._frames += 1
             self._by_hub += outcome.by_hub
-            if not outcome.by_hub:
+            # The hub's notice may have come at the very moment at which the device was done.
+            if not outcome.by_hub and not around.heard(outcome.inference_id):
                 self._pending.add(outcome.inference_id, (outcome, self._header), self.seconds())
             pair = self._join.add_ours(outcome.inference_id, ended, self.seconds())
         if pair is not None:
@@ -250,10 +251,11 @@ class DeviceNode(ManagedNode):
         if self._bundle is None or notice.class_index >= len(self._bundle.classes):
             self.get_logger().warning(f"an exit notice names class {notice.class_index}, which this model lacks")
             return
-        with self._lock:
-            self._pending.confirm(notice.inference_id)
         if self._around is not None:
             self._around.hear(notice)
+        # In this order, or an answer that begins to wait in between would never be confirmed.
+        with self._lock:
+            self._pending.confirm(notice.inference_id)
 
     def _on_link(self, msg: LinkParameters) -> None:
         self._connected = msg.connected

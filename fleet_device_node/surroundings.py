@@ -55,6 +55,11 @@ class NodeSurroundings:
                 self._network.cancel()
             return True
 
+    def heard(self, inference_id: int) -> bool:
+        """Whether a notice for this inference, the newest, has come."""
+        with self._condition:
+            return self._notice is not None and self._current == inference_id
+
     def close(self) -> None:
         """Cut short whatever runs or waits; the worker sees a CancelledError."""
         with self._condition:

@@ -59,7 +59,7 @@ class MonitorNode(Node):  # type: ignore[misc]
         if math.isnan(self._first_s):
             self._first_s = self._last_s
         record = frame_record(msg)
-        self._log.frames.append(record)
+        self._log.add(record)
         if not self.settings.quiet:
             print(record.line(), flush=True)  # noqa: T201 - its purpose
 

@@ -53,6 +53,10 @@ def declare(node: Node, kind: type[S], changed: Callable[[S, S], None] | None = 
         except ParameterException as err:
             raise FleetError(f"parameter {field.name}: {str(err).splitlines()[0]}") from err
     node.settings = kind(**values)  # type: ignore[attr-defined]
+    for name in sorted(set(node._parameter_overrides) - set(node._parameters)):  # a typing mistake, most likely
+        if not name.startswith("qos_overrides."):
+            known = ", ".join(values)
+            node.get_logger().warning(f"there is no parameter '{name}', it is ignored; there are: {known}")
 
     def merged(parameters: Sequence[Parameter]) -> S:
         names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]

@@ -146,6 +146,7 @@ def test_the_summary_counts_what_there_was():
     run.repeated_labels = 2
     assert run.summary(1.5) == {
         "frames": 4,
+        "frames_left_out": 0,
         "seconds": 1.5,
         "frames_per_second": 2.0,
         "answered_by_hub": 3,
@@ -160,6 +161,16 @@ def test_the_summary_counts_what_there_was():
         "frames_with_truth": 3,
         "accuracy_groups": 0.6667,
     }
+
+
+def test_a_camera_that_runs_for_months_fills_no_memory(monkeypatch):
+    monkeypatch.setattr("fleet.runlog.KEPT", 10)
+    run = log()
+    for k in range(25):
+        run.add(replace(FRAME, id=k))
+    assert [f.id for f in run.frames] == list(range(15, 25))
+    summary = run.summary(12.0)
+    assert (summary["frames"], summary["frames_left_out"], summary["frames_per_second"]) == (25, 15, 2.0)
 
 
 def test_an_empty_run_has_a_summary_too(tmp_path):

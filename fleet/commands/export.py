@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fleet.resources import expanded
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Output folder of a `fleet train` that trained exits.")],
@@ -25,7 +27,7 @@ def export(
 
     console = Console()
     with console.status(f"Calibrating and writing {output}"):
-        bundle = export_run(run, output, name=name, data=data, cache=cache.expanduser())
+        bundle = export_run(run, output, name=name, data=data, cache=expanded(cache))
     size = sum(file.stat().st_size for file in output.iterdir()) / 1e6
     console.print(f"{bundle.path}: {size:.1f} MB, identity {bundle.identity.hex()}")
     console.print(f"thresholds {dict(bundle.decider.thresholds)}")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fleet.errors import FleetError
+from fleet.resources import expanded
 
 if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should not
     from fleet.training.base import BaseTraining
@@ -53,7 +54,7 @@ def train(
         raise FleetError(msg)
     root = data or Path(settings.data.root)
     with console.status(f"Reading images from {root}"):
-        sets = load_training_sets(settings.data, root, size=settings.input_size, cache=cache.expanduser())
+        sets = load_training_sets(settings.data, root, size=settings.input_size, cache=expanded(cache))
     training = BaseTraining(settings, *sets, output, where)
     if resume:
         training.resume()

@@ -17,6 +17,7 @@ import yaml
 from fleet.errors import FleetError
 from fleet.platforms.calibration import local_exit_macs, rate_from_energy
 from fleet.platforms.profile import LAYER_TYPES, PlatformProfile
+from fleet.resources import expanded
 
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 1 << 20
@@ -46,7 +47,7 @@ def load_profile(name_or_path: str, *, time_scale: float = 1.0) -> PlatformProfi
     if name_or_path in _shipped():
         profile = _shipped()[name_or_path]
     elif "/" in name_or_path or name_or_path.lower().endswith(SUFFIXES):
-        profile = _from_file(Path(name_or_path).expanduser())
+        profile = _from_file(expanded(name_or_path))
     else:
         raise FleetError(_unknown(name_or_path))
     return replace(profile, time_scale=time_scale)
