@@ -71,7 +71,7 @@ def one_cycle(step: int, steps: int, *, peak: float, warm_up: float) -> float:
     rise = max(1.0, warm_up * steps)
     if step < rise:
         return peak * (0.1 + 0.9 * (1 - math.cos(math.pi * step / rise)) / 2)
-    fall = (step - rise) / max(1.0, steps - rise)
+    fall = (step - rise) / (steps - rise) if steps > rise else 1.0
     return peak * max(1e-3, (1 + math.cos(math.pi * min(1.0, fall))) / 2)
 
 
