@@ -39,10 +39,7 @@ ALL_WORDS = {
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder with a model in it, and without a user's own settings."""
-    for name in ("small", "models/backyard"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "manifest.json").write_text("{}")
+    """Work in an empty folder, whatever models there are, and without a user's own settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fleet.description.find_model", lambda name: Path(str(name)).absolute())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
