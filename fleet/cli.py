@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from fleet.commands.evaluate import evaluate
+from fleet.commands.export import export
 from fleet.commands.link import link
 from fleet.commands.train import train
 from fleet.commands.up import up
@@ -33,7 +35,7 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-for _function in (up, link, train):
+for _function in (up, link, evaluate, train, export):
     _verb(_function)
 
 
