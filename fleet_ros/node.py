@@ -174,8 +174,11 @@ def run(make: Callable[[], Any]) -> int:
         The process's exit code: 0, or 2 for a problem that the user can mend and has been told of.
     """
     stopping = threading.Event()
+    ready = False
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if not ready:  # nothing has been begun that would have to be ended, and a model may take seconds to load
+            os._exit(0)
         stopping.set()  # a second Ctrl-C finds the same handler: shutting down goes on
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -191,6 +194,7 @@ def run(make: Callable[[], Any]) -> int:
         executor.add_node(node)
         if getattr(node, "autostart", False):
             node.start()
+        ready = True
         never: Future[None] = Future()
         while not stopping.is_set() and not node.finished.is_set():
             # Bounded, for without a time-out the events executor does not look at signals.
