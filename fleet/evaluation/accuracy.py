@@ -14,14 +14,14 @@ import torch
 from fleet.bundle import Bundle
 from fleet.codec import Coder, FloatArray, StageLayout, encode_stage
 from fleet.errors import FleetError
-from fleet.exits import Classes
+from fleet.evaluation.scores import judge
+from fleet.exits import Classes, softmax
 from fleet.fusion import CloudNetwork
 from fleet.ladder import IntArray
 from fleet.packet import MAX_PAYLOAD, Header
 from fleet.runtime import DeviceNetwork
 from fleet.sources import Frame
 
-NONE = "none"
 BOOTSTRAP = 10_000
 Logits = npt.NDArray[np.float64]
 
@@ -175,27 +175,15 @@ def exit_logits(cloud: CloudNetwork, exit_stage: int, maps: Sequence[FloatArray]
 
 
 def accuracies(classes: Classes, logits: Logits, recorded: Recorded) -> dict[str, Any]:
-    """Group, wake-word and class accuracy with 95 % bootstrap intervals.
-
-    Wake words: the argmax among the groups that are not ``none``, on images of those groups (design section 10).
+    """The accuracies of :func:`fleet.evaluation.scores.judge` with 95 % bootstrap intervals.
 
     Args:
         classes: of the bundle.
         logits: shape (N, classes).
         recorded: the truth.
     """
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    groups = classes.group_probabilities(probabilities)
-    found = {"accuracy_groups": groups.argmax(axis=1) == recorded.truths}
-    words = [g for g, name in enumerate(classes.groups) if name != NONE]
-    of_words = np.isin(recorded.truths, words)
-    chosen = np.asarray(words)[groups[:, words].argmax(axis=1)]
-    found["accuracy_wake_words"] = (chosen == recorded.truths)[of_words]
-    named = recorded.classes >= 0
-    found["accuracy_classes"] = (probabilities.argmax(axis=1) == recorded.classes)[named]
     result: dict[str, Any] = {}
-    for key, right in found.items():
+    for key, right in judge(classes, softmax(logits), recorded.truths, recorded.classes).items():
         result[key] = round(float(right.mean()), 4) if len(right) else None
         result[f"{key}_95"] = _interval(right) if len(right) else None
     return result

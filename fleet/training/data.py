@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.errors import FleetError
+from fleet.exits import Classes
 from fleet.training.config import DataConfig
 from fleet.training.readers import Split, fit, read_images
 
@@ -36,6 +37,13 @@ class ClassTable:
     groups: tuple[str, ...]
     group_of: NDArray[np.int64]
     words: tuple[str, ...]
+
+    def classes(self) -> Classes:
+        """What a bundle that is trained on these recognises; without groups, every class is its own."""
+        names = tuple(w.split(",")[0].strip() or n for w, n in zip(self.words, self.names, strict=True))
+        if not self.groups:
+            return Classes(self.names, names, tuple(range(len(names))), names)
+        return Classes(self.names, names, tuple(int(g) for g in self.group_of), self.groups)
 
 
 @dataclass(frozen=True)

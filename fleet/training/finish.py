@@ -12,14 +12,14 @@ from fleet.backbones import MEAN, STD, build_backbone
 from fleet.bundle import Bundle
 from fleet.codec import coder_named
 from fleet.errors import FleetError
-from fleet.exits import Classes, Decider, softmax
+from fleet.exits import Decider, softmax
 from fleet.export import export_bundle
 from fleet.packet import LOCAL_ANSWER_STAGE
 from fleet.training.base import predict
 from fleet.training.calibrate import temperature, thresholds
 from fleet.training.checkpoint import load_checkpoint
 from fleet.training.config import parse_config
-from fleet.training.data import ClassTable, load_training_sets
+from fleet.training.data import load_training_sets
 from fleet.training.exits import CHECKPOINT, ExitTraining
 
 DATA_NOTE = (
@@ -52,7 +52,7 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     training.resume()
     if training.step < training.plan.steps:
         raise FleetError(f"{run} has done {training.step} of {training.plan.steps} steps: fleet train --resume first")
-    classes = classes_of(table)
+    classes = table.classes()
     labels = calibration.labels
     logits = {n: training.logits(calibration, n) for n in training.stages}
     # predict() gives probabilities; their logarithm is a set of logits like any other.
@@ -77,11 +77,3 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
             trained=True,
             notes={"licence": "Apache-2.0 (weights and code)", "data": DATA_NOTE, "exit_steps": str(training.step)},
         )
-
-
-def classes_of(table: ClassTable) -> Classes:
-    """What a bundle trained on these classes recognises; a data set without groups has one a class."""
-    names = tuple(words.split(",")[0].strip() or n for words, n in zip(table.words, table.names, strict=True))
-    if not table.groups:
-        return Classes(table.names, names, tuple(range(len(names))), names)
-    return Classes(table.names, names, tuple(int(g) for g in table.group_of), table.groups)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fleet.training.data import NONE, ClassTable
+from fleet.evaluation.scores import judge
+from fleet.training.data import ClassTable
 
 
 def group_matrix(table: ClassTable) -> Tensor:
@@ -54,14 +55,6 @@ def accuracies(probabilities: NDArray[np.float32], labels: NDArray[np.int64], ta
         ``accuracy_classes``; with groups also ``accuracy_groups`` (argmax over all groups) and
         ``accuracy_wake_words`` (argmax over the groups other than ``none``, on images of those).
     """
-    result = {"accuracy_classes": float((probabilities.argmax(1) == labels).mean())}
-    if table.groups:
-        member = np.eye(len(table.groups), dtype=np.float32)[table.group_of]  # (classes, groups)
-        grouped = probabilities @ member  # (N, groups)
-        truth = table.group_of[labels]
-        result["accuracy_groups"] = float((grouped.argmax(1) == truth).mean())
-        wake = [i for i, name in enumerate(table.groups) if name != NONE]  # `none` is last, so these count from 0
-        awake = np.isin(truth, wake)
-        if awake.any():
-            result["accuracy_wake_words"] = float((grouped[awake][:, wake].argmax(1) == truth[awake]).mean())
-    return result
+    right = judge(table.classes(), probabilities, table.group_of[labels] if table.groups else labels, labels)
+    wanted = right if table.groups else {"accuracy_classes": right["accuracy_classes"]}
+    return {key: float(r.mean()) for key, r in wanted.items() if len(r)}
