@@ -21,6 +21,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from fleet.evaluation import accuracy  # noqa: E402
 
+# The number of threads is the process's; with another one, later tests would not be exactly repeatable.
+ONE = ("--threads", "1")
+
 
 def test_the_maps_of_a_rung_are_those_of_a_hub_that_received_its_packets(small_bundle):
     layout = small_bundle.layouts[2]
@@ -60,7 +63,7 @@ def test_wake_words_are_judged_among_their_own_images_and_groups(small_bundle):
 def test_a_tar_of_labelled_pictures_gives_the_designed_fields(tiny_bundle, tmp_path):
     out = tmp_path / "out.json"
     result = CliRunner().invoke(
-        app, ["evaluate", str(tiny_bundle.path), str(_pictures(tmp_path, ("vehicle", "n02"))), "--json", str(out)]
+        app, ["evaluate", str(tiny_bundle.path), str(_pictures(tmp_path, ("vehicle", "n02"))), "--json", str(out), *ONE]
     )
     assert result.exit_code == 0, result.output
     document = json.loads(out.read_text())
@@ -78,7 +81,7 @@ def test_a_tar_of_labelled_pictures_gives_the_designed_fields(tiny_bundle, tmp_p
 
 
 def test_pictures_without_a_known_label_are_refused_in_one_line(tiny_bundle, tmp_path):
-    result = CliRunner().invoke(app, ["evaluate", str(tiny_bundle.path), str(_pictures(tmp_path, ("dragon",)))])
+    result = CliRunner().invoke(app, ["evaluate", str(tiny_bundle.path), str(_pictures(tmp_path, ("dragon",))), *ONE])
     assert isinstance(result.exception, FleetError)
     assert "vehicle" in str(result.exception)
     assert "\n" not in str(result.exception)
