@@ -18,7 +18,7 @@ from fleet.packet import LOCAL_ANSWER_STAGE
 from fleet.training.base import predict
 from fleet.training.calibrate import temperature, thresholds
 from fleet.training.checkpoint import load_checkpoint
-from fleet.training.config import parse_config
+from fleet.training.config import TrainingConfig, parse_config
 from fleet.training.data import load_training_sets
 from fleet.training.exits import CHECKPOINT, ExitTraining
 
@@ -75,5 +75,16 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
             mean=MEAN,
             std=STD,
             trained=True,
-            notes={"licence": "Apache-2.0 (weights and code)", "data": DATA_NOTE, "exit_steps": str(training.step)},
+            notes={"licence": "Apache-2.0 (code and weights)", "data": DATA_NOTE, "training": _history(config)},
         )
+
+
+def _history(config: TrainingConfig) -> str:
+    """How the weights came about, in words."""
+    assert config.exits is not None
+    epochs = ", ".join(f"{phase.epochs} epochs at {phase.size} pixels" for phase in config.phases)
+    return (
+        f"`fleet train`: {epochs}, then {config.exits.steps} steps for encoders and exits on the frozen base network "
+        f"(of these {config.exits.close_steps} on features alone), batch {config.exits.batch}, seed {config.seed}; "
+        "then `fleet export`, with temperatures and thresholds from the calibration split."
+    )
