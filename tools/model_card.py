@@ -34,7 +34,8 @@ def card(manifest: dict[str, Any], evaluation: dict[str, Any]) -> str:
         "",
         f"On {conditions['pictures']} pictures of `{Path(conditions['data']).name}`, which nothing was trained or "
         f"chosen on; {conditions['precision']} stages, packets of {conditions['payload']} bytes; in brackets the 95 % "
-        "bootstrap interval. Everything of the stage before has arrived; of the exit's own stage, everything up to the rung.",
+        "bootstrap interval. Everything of the stage before has arrived; of the exit's own stage, everything up to "
+        "the rung.",
         "",
         "| exit | rung | bytes | packets | four groups | vehicle / pet / animal | classes |",
         "| --- | --- | --- | --- | --- | --- | --- |",
