@@ -173,7 +173,7 @@ class BridgeNode(ManagedNode):
                 try:
                     self._scheduler.stop(notice)
                 except FleetError as err:
-                    self.get_logger().warning(f"an exit was not sent: {err}")
+                    self.get_logger().warning(f"an exit was not sent: {err}", throttle_duration_sec=5.0)
 
     def _on_settings(self, _old: BridgeSettings, new: BridgeSettings) -> None:
         with self._condition:

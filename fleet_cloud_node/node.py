@@ -148,19 +148,24 @@ class CloudNode(ManagedNode):
                     self._condition.wait(0.5)
                 if self._session is not session:
                     return
-            if isinstance(task, Answer):
-                self._publish(task)
-                continue
-            assert isinstance(task, ExitTask)
+            assert task is not None
             try:
-                logits = self._forward(task.stage, [torch.from_numpy(m[None]) for m in task.maps])
-                with self._condition:
-                    _, answer = session.conclude(task, logits)
-            except (FleetError, RuntimeError) as err:
-                self.get_logger().error(f"exit {task.stage} of inference {task.inference_id} failed: {err}")
-                continue
-            if answer is not None:
-                self._publish(answer)
+                self._serve(session, task)
+            except Exception as err:
+                # Whatever a packet did to this frame, the next frames shall have a hub.
+                self.get_logger().error(
+                    f"inference {task.inference_id} failed: {type(err).__name__}: {err}", throttle_duration_sec=5.0
+                )
+
+    def _serve(self, session: CloudSession, task: ExitTask | Answer) -> None:
+        if isinstance(task, Answer):
+            self._publish(task)
+            return
+        logits = self._forward(task.stage, [torch.from_numpy(m[None]) for m in task.maps])
+        with self._condition:
+            _, answer = session.conclude(task, logits)
+        if answer is not None:
+            self._publish(answer)
 
     def _forward(self, stage: int, maps: list[torch.Tensor]) -> Any:
         begun = self.seconds()

@@ -19,7 +19,8 @@ from fleet.answers import PendingAnswers
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
 from fleet.inference import Device, Outcome
-from fleet.packet import ExitNotice, next_id
+from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS
+from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, MIN_PAYLOAD, ExitNotice, next_id
 from fleet.platforms import PlatformProfile, load_profile
 from fleet.resources import find_model
 from fleet.runtime import CancelledError, DeviceNetwork
@@ -111,6 +112,7 @@ class DeviceNode(ManagedNode):
         self._worker: threading.Thread | None = None
         self._header = Header()
         self._connected = False
+        self._payload = MAX_PAYLOAD
         self._frames = self._by_hub = 0
         self._pending: PendingAnswers[tuple[Outcome, Header]] = PendingAnswers(self.settings.answer_timeout)
         self._join: Join[_Ended, LinkReport] = Join(timeout=1.0)
@@ -144,6 +146,7 @@ class DeviceNode(ManagedNode):
         self._around = NodeSurroundings(
             self, self._network, self._publish_features, interruptible=self.settings.interruptible
         )
+        self._around.payload = self._payload  # the link may have been told before, and is told only once
         self._worker = threading.Thread(
             target=self._work, args=(self._source, self._around), name="inference", daemon=True
         )
@@ -247,9 +250,15 @@ class DeviceNode(ManagedNode):
 
     # Callbacks --------------------------------------------------------------------------------------------
     def _on_exit(self, msg: ExitDecision) -> None:
+        if self._bundle is None:
+            return
         notice = ExitNotice(msg.inference_id, msg.class_index, msg.stage, msg.confidence)
-        if self._bundle is None or notice.class_index >= len(self._bundle.classes):
-            self.get_logger().warning(f"an exit notice names class {notice.class_index}, which this model lacks")
+        known = notice.stage in self._bundle.layouts or notice.stage == LOCAL_ANSWER_STAGE
+        if not known or notice.class_index >= len(self._bundle.classes):
+            self.get_logger().warning(
+                f"an exit notice of exit {notice.stage} names class {notice.class_index}: this model lacks one of them",
+                throttle_duration_sec=5.0,
+            )
             return
         if self._around is not None:
             self._around.hear(notice)
@@ -258,9 +267,16 @@ class DeviceNode(ManagedNode):
             self._pending.confirm(notice.inference_id)
 
     def _on_link(self, msg: LinkParameters) -> None:
+        if not (MIN_PAYLOAD <= msg.payload <= MAX_PAYLOAD and CI_MIN_MS <= msg.ci_ms <= CI_MAX_MS):
+            self.get_logger().warning(
+                f"no link has payloads of {msg.payload} bytes every {msg.ci_ms:g} ms; going on with the one before",
+                throttle_duration_sec=5.0,
+            )
+            return
         self._connected = msg.connected
         # The radio's last word on a frame comes with the next event or the next frame.
         self._join.timeout = max(1.0, 2.5e-3 * msg.ci_ms)
+        self._payload = msg.payload
         if self._around is not None:
             self._around.payload = msg.payload
 

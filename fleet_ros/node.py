@@ -19,7 +19,6 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
-from rclpy.time import Time
 
 from fleet.errors import FleetError
 from fleet_ros.qos import EVENTS
@@ -160,8 +159,11 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
 
 
 def seconds_since(clock: Clock, stamp: Any) -> float:
-    """Seconds from a message's stamp until now on a clock of the same kind."""
-    return float((clock.now() - Time.from_msg(stamp, clock_type=clock.clock_type)).nanoseconds) * 1e-9
+    """Seconds from a message's stamp until now on a clock of the same kind; any stamp that a message can hold will do.
+
+    rclpy's Time would raise for a negative one.
+    """
+    return (float(clock.now().nanoseconds) - stamp.sec * 1e9 - stamp.nanosec) * 1e-9
 
 
 def run(make: Callable[[], Any]) -> int:

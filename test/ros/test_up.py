@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import signal
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
-from fleet_msgs.msg import FeaturePacket, InferenceReport, Label, LinkParameters, LinkReport
+from fleet.packet import LocalAnswer
+from fleet_msgs.msg import ExitDecision, FeaturePacket, InferenceReport, Label, LinkParameters, LinkReport
 from fleet_msgs.srv import Renegotiate
 
 pytestmark = pytest.mark.ros
@@ -129,8 +134,10 @@ def test_the_link_is_renegotiated_in_the_middle_of_everything(fleet_up, listener
 
 def test_the_device_pauses_and_resumes_by_its_life_cycle(fleet_up, listener):
     reports = listener.listen(InferenceReport, "inference")
+    packets = listener.listen(FeaturePacket, "link/packets", 1000)
     fleet_up("--source", "photos")
     listener.spin_until(lambda: len(reports) > 3, "frames")
+    assert listener.call(Renegotiate, "link/renegotiate", Renegotiate.Request(payload=60)).accepted
 
     def change(transition: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=transition))
@@ -142,7 +149,37 @@ def test_the_device_pauses_and_resumes_by_its_life_cycle(fleet_up, listener):
     listener.spin_for(1.0)
     assert not reports
     assert change(Transition.TRANSITION_ACTIVATE)
+    packets.clear()
     listener.spin_until(lambda: len(reports) > 3, "frames after the pause")
+    assert packets, "after the pause the device still knows how long the link's packets are"
+
+
+def test_messages_that_no_node_of_ours_would_send_end_no_node(fleet_up, listener):
+    links = listener.node.create_publisher(LinkParameters, "link/parameters", LATCHED)
+    exits = listener.node.create_publisher(ExitDecision, "link/exit", 10)
+    to_bridge = listener.node.create_publisher(ExitDecision, "exit", 10)
+    to_hub = listener.node.create_publisher(FeaturePacket, "link/packets", 10)
+    labels = listener.listen(Label, "label")
+    stack = fleet_up("--source", "photos")
+    listener.spin_until(lambda: any(m.source == Label.HUB for _, m in labels), "a label from the hub")
+    before_all_time = Header(stamp=Time(sec=-(2**31), nanosec=2**32 - 1))
+    for payload, ci_ms in itertools.product((0, 19, 255), (math.nan, 0.0, math.inf, 10.0)):
+        links.publish(LinkParameters(payload=payload, ci_ms=ci_ms, connected=True))
+    for stage, class_index, confidence in itertools.product((0, 8, 255), (0, 65535), (math.nan, 1e30)):
+        decision = ExitDecision(stage=stage, class_index=class_index, confidence=confidence)
+        for last in labels[-1][1].inference_id + np.arange(4):
+            decision.inference_id = int(last) % 65536
+            exits.publish(decision)
+            to_bridge.publish(decision)
+    for data in (b"", b"?", bytes(range(244)), LocalAnswer(labels[-1][1].inference_id ^ 0x8000, 0, 0.5).pack()):
+        to_hub.publish(FeaturePacket(header=before_all_time, data=data))
+    listener.spin_for(1.0)
+    labels.clear()
+    listener.spin_until(lambda: sum(m.source == Label.HUB for _, m in labels) > 5, "labels from the hub afterwards")
+    assert stack.interrupt() < 3.5
+    assert stack.process.returncode == 0, stack.output
+    assert "Traceback" not in stack.output
+    assert not any(" exit 255 " in line for line in stack.lines), stack.output
 
 
 def test_a_ros_image_topic_is_a_source_and_its_header_travels(fleet_up, listener):
