@@ -151,7 +151,8 @@ def test_the_device_pauses_and_resumes_by_its_life_cycle(fleet_up, listener):
     assert change(Transition.TRANSITION_ACTIVATE)
     packets.clear()
     listener.spin_until(lambda: len(reports) > 3, "frames after the pause")
-    assert packets, "after the pause the device still knows how long the link's packets are"
+    # The device still knows how long the link's packets are; longer ones would never arrive, only a stage's remainder.
+    assert sum(len(m.data) > 55 for _, m in packets) > len(packets) / 3
 
 
 def test_messages_that_no_node_of_ours_would_send_end_no_node(fleet_up, listener):
