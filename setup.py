@@ -88,7 +88,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "fleet = fleet.cli:main",
+            "fleet = fleet.__main__:main",
             "device_node = fleet_device_node.__main__:main",
             "bridge_node = fleet_ble_bridge.__main__:main",
             "cloud_node = fleet_cloud_node.__main__:main",
