@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+import fleet
 from fleet.description import ENVIRONMENT, MONITOR_NODE, Description, Process, check_start
 from fleet.errors import FleetError
 from fleet.supervisor import Command, Supervisor
@@ -109,6 +110,9 @@ def _environment() -> dict[str, str]:
         environment.setdefault(name, value)
     # The ROS wheels find their libraries by restarting Python once; a child of this process must do so itself.
     environment.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+    # `python -m` looks for modules in the current folder first: a user's own secrets.py would be taken for Python's.
+    if Path(fleet.__file__).resolve().parents[1] != Path.cwd():
+        environment["PYTHONSAFEPATH"] = "1"
     return environment
 
 

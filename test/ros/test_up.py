@@ -6,7 +6,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +239,20 @@ def test_a_model_that_was_tampered_with_is_refused(fleet_up, tiny_bundle, tmp_pa
     assert stack.finish() == 2, stack.output
     assert "Traceback" not in stack.output
     assert tiny_bundle.cloud_file in stack.output
+
+
+@pytest.mark.usefixtures("domain")
+def test_files_in_the_users_folder_are_not_taken_for_pythons_modules(tiny_bundle, tmp_path):
+    for name in ("secrets", "statistics", "dataclasses", "fleet_ros"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not for you')\n")
+    command = [sys.executable, "-P", "-m", "fleet", "up", "--model", str(tiny_bundle.path), "--source", "no/such/file"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 2, run.stderr
+    assert "there is no file or directory no/such/file" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_killing_fleet_up_itself_leaves_no_node_behind(fleet_up):
