@@ -203,9 +203,11 @@ class DeviceNode(ManagedNode):
         give_up = around.now() + self.settings.wait_for_hub
         while not (self._connected or around.closed) and around.now() < give_up:
             around.pause_until(around.now() + 0.02)
-        due = around.now()
+        due = begun = slot = around.now()
         while not around.closed:
-            around.pause_until(due)
+            while not around.closed and around.now() < due:
+                around.pause_until(min(due, around.now() + 0.25))
+                due = self._due(slot, begun)  # somebody may have set another rate meanwhile
             try:
                 frame = source.read(READ_TIMEOUT)
             except SourceTimeout:
@@ -219,9 +221,13 @@ class DeviceNode(ManagedNode):
             around.begin(inference_id)
             outcome = device.infer(self._network.prepare(frame.image), inference_id, around, ready=begun)
             self._conclude(outcome, frame, around)
-            rate = self.settings.frame_rate
-            # The grid of a camera that runs at this rate; a frame that took longer moves it.
-            due = max(due + 1 / rate, begun) if rate > 0 else begun
+            slot = due
+            due = self._due(slot, begun)
+
+    def _due(self, slot: float, begun: float) -> float:
+        """When the next frame is due: the grid of a camera with this rate; a frame that took longer moves it."""
+        rate = self.settings.frame_rate
+        return max(slot + 1 / rate, begun) if rate > 0 else begun
 
     def _header_of(self, source: Source | ImageTopic) -> Header:
         if isinstance(source, ImageTopic):

@@ -18,6 +18,8 @@ import pytest
 from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -156,6 +158,23 @@ def test_the_device_pauses_and_resumes_by_its_life_cycle(fleet_up, listener):
     listener.spin_until(lambda: len(reports) > 3, "frames after the pause")
     # The device still knows how long the link's packets are; longer ones would never arrive, only a stage's remainder.
     assert sum(len(m.data) > 55 for _, m in packets) > len(packets) / 3
+
+
+def test_another_frame_rate_holds_at_once(fleet_up, listener):
+    reports = listener.listen(InferenceReport, "inference")
+    fleet_up("--source", "photos")
+    listener.spin_until(lambda: len(reports) > 3, "frames")
+
+    def set_rate(rate: float) -> None:
+        value = Parameter("frame_rate", value=rate).to_parameter_msg()
+        answer = listener.call(SetParameters, "device_node/set_parameters", SetParameters.Request(parameters=[value]))
+        assert answer.results[0].successful
+
+    set_rate(0.001)
+    listener.spin_for(1.0)
+    reports.clear()
+    set_rate(10.0)
+    listener.spin_until(lambda: len(reports) > 3, "frames", 5.0)
 
 
 def test_messages_that_no_node_of_ours_would_send_end_no_node(fleet_up, listener):
