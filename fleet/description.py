@@ -8,6 +8,7 @@ nodes here and nowhere else, so that the two ways to start cannot drift apart.
 
 from __future__ import annotations
 
+import datetime
 import json as json_module
 import math
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,8 @@ EXECUTABLES: Mapping[str, str] = {
 DEVICE_NODE = "device_node"
 LINK_NODE = "bridge_node"
 MONITOR_NODE = "monitor_node"
+MAX_NAMESPACE = 128
+"""Characters; ROS allows 245 for a topic with its namespace in front."""
 LOG_LEVELS = ("debug", "info", "warn", "error")
 ENVIRONMENT: Mapping[str, str] = {
     # One stream of bytes a node: a tensor library that spawns a thread a core starves the others.
@@ -190,13 +193,16 @@ class Description:
         """Look at everything that can be looked at without starting.
 
         Raises:
-            FleetError: a model or platform that is not there, a number out of range, or a link that BLE cannot have.
+            FleetError: a model or platform that is not there, a number out of range, a JSON file that could not be
+                written, or a link that BLE cannot have.
         """
         _ = self.link
         for process in self.processes:
             for key in ("frame_rate", "time_scale", "duration"):
                 if key in process.parameters:
                     _check_number(f"{key} of {process.node} in {self.path}", process.parameters[key])
+            if process.node == MONITOR_NODE and process.parameters.get("json"):
+                check_writable(expanded(str(process.parameters["json"])).absolute())
             if "model" in process.parameters:
                 find_model(str(process.parameters["model"]))
             if "platform" in process.parameters:
@@ -239,8 +245,10 @@ def check_start(namespace: str, log_level: str) -> None:
     if log_level not in LOG_LEVELS:
         raise FleetError(f"log level is {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}, not '{log_level}'")
     parts = namespace.strip("/").split("/")
-    if not all(p.replace("_", "a").isalnum() and p.isascii() and not p[0].isdigit() for p in parts):
-        raise FleetError(f"'{namespace}' is not a namespace: letters, digits and _, not beginning with a digit")
+    if not all(p.replace("_", "a").isalnum() and p.isascii() and not p[0].isdigit() and "__" not in p for p in parts):
+        raise FleetError(f"'{namespace}' is not a namespace: letters, digits and single _, not beginning with a digit")
+    if len(namespace) > MAX_NAMESPACE:
+        raise FleetError(f"a namespace has at most {MAX_NAMESPACE} characters, not {len(namespace)}")
 
 
 def _process(path: Path, key: str, entry: object) -> Process:
@@ -250,6 +258,9 @@ def _process(path: Path, key: str, entry: object) -> Process:
     parameters = entry.get("ros__parameters") if isinstance(entry, dict) else None
     if not isinstance(parameters, dict):
         raise FleetError(f"{path}: {key} needs a ros__parameters section")
+    for name, value in parameters.items():
+        if isinstance(value, datetime.date):
+            raise FleetError(f"{path}: {name} of {node} is a date, which no parameter can be; put it in quotes")
     return Process(node, EXECUTABLES[node], parameters)
 
 

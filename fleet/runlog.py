@@ -220,7 +220,7 @@ def check_writable(path: Path) -> None:
         raise FleetError(f"cannot write {path}: its directory is not there")
     part = part_of(path)
     if part == path:
-        if not os.access(path.resolve() if path.exists() else path.resolve().parent, os.W_OK):
+        if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
             raise FleetError(f"cannot write {path}: permission denied")
         return
     try:  # permissions alone do not say it: the file system may be read-only or full

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -187,7 +188,7 @@ def run(make: Callable[[], Any]) -> int:
         signal.signal(number, on_signal)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = None
-    name = "node"
+    name = re.sub(r"\B(?=[A-Z])", "_", getattr(make, "__name__", "node")).lower()  # until it can say so itself
     problems: list[str] = []
     try:
         node = make()

@@ -48,6 +48,7 @@ def declare(node: Node, kind: type[S], changed: Callable[[S, S], None] | None = 
     """
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        _widen(node, field)
         try:
             values[field.name] = node.declare_parameter(field.name, field.default, _descriptor(field)).value
         except ParameterException as err:
@@ -79,6 +80,13 @@ def declare(node: Node, kind: type[S], changed: Callable[[S, S], None] | None = 
     node.add_on_set_parameters_callback(check)
     node.add_post_set_parameters_callback(apply)
     return node.settings  # type: ignore[attr-defined,no-any-return]
+
+
+def _widen(node: Node, field: dataclasses.Field[Any]) -> None:
+    """Take ``8`` in a file for ``8.0``, and for ``'8'``, where the parameter is a number with a point, or a text."""
+    given = node._parameter_overrides.get(field.name)
+    if given is not None and given.type_ == Parameter.Type.INTEGER and isinstance(field.default, float | str):
+        node._parameter_overrides[field.name] = Parameter(field.name, value=type(field.default)(given.value))
 
 
 def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:

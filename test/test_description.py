@@ -325,6 +325,8 @@ def test_a_node_that_there_is_not_or_that_says_nothing_is_refused(describe, old,
         ("frame_rate: 8.0", "frame_rate: true", "frame_rate of device_node in"),
         ("duration: 0.0", "duration: .inf", "duration of monitor_node in"),
         ("duration: 0.0", "duration: '5'", "duration of monitor_node in"),
+        ("json: ''", "json: /not/here/out.json", "cannot write /not/here/out.json"),
+        ("source: auto, model: MODEL", "source: 2024-01-01, model: MODEL", "source of device_node is a date"),
         ("source: auto, model: MODEL", "source: auto, model: nowhere", "no model bundle 'nowhere'"),
         ("source: auto, model: MODEL", "source: auto, model: [1]", "no model bundle"),
     ],
@@ -343,9 +345,13 @@ def test_a_namespace_that_ros_takes_is_taken(namespace):
     check_start(namespace, "warn")
 
 
-@pytest.mark.parametrize("namespace", ["", "/", "1 2", "7yard", "a//b", "yärd", "a-b", "a b", "a/7"])
+@pytest.mark.parametrize("namespace", ["", "/", "1 2", "7yard", "a//b", "yärd", "a-b", "a b", "a/7", "a__b"])
 def test_a_namespace_that_ros_does_not_take_is_refused(namespace):
     assert f"'{namespace}' is not a namespace" in refused(lambda: check_start(namespace, "warn"))
+
+
+def test_a_namespace_that_is_too_long_for_ros_is_refused():
+    assert "at most 128 characters" in refused(lambda: check_start("a" * 129, "warn"))
 
 
 def test_an_unknown_log_level_is_refused():

@@ -289,6 +289,15 @@ def test_looking_whether_a_file_can_be_written_leaves_everything_as_it_was(tmp_p
     assert (tmp_path / "there.json").read_text() == "old"
 
 
+def test_a_link_to_an_open_pipe_can_be_written():
+    reading, writing = os.pipe()  # as /dev/stdout is in `fleet up ... | jq`
+    try:
+        check_writable(Path(f"/proc/self/fd/{writing}"))
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_what_cannot_be_written_is_found_out_before_the_run(tmp_path, monkeypatch):
     with pytest.raises(FleetError, match="it is a directory"):
         check_writable(tmp_path)

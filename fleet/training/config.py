@@ -173,7 +173,7 @@ def load_config(path: Path) -> TrainingConfig:
     except OSError as err:
         msg = f"cannot read the training configuration {path}: {err.strerror}"
         raise FleetError(msg) from err
-    except yaml.YAMLError as err:
+    except (ValueError, RecursionError, yaml.YAMLError) as err:  # ValueError: no text, no date
         msg = f"{path} is not valid YAML: {' '.join(str(err).split())}"
         raise FleetError(msg) from err
     return parse_config(loaded, str(path))

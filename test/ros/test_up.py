@@ -246,6 +246,17 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2(fleet_up, arguments, line
     assert line in said[0]
 
 
+def test_a_whole_number_in_the_file_will_do_for_any_number_and_for_a_camera(fleet_up, tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "config" / "backyard_camera.yaml").read_text()
+    for old, new in (("source: auto", "source: 77"), ("answer_timeout: 0.5", "answer_timeout: 1")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "mine.yaml").write_text(text)
+    stack = fleet_up(str(tmp_path / "mine.yaml"))
+    assert stack.finish() == 2
+    assert any(line.startswith("device_node: camera 77 is not there") for line in stack.lines), stack.output
+
+
 def test_a_model_that_was_tampered_with_is_refused(fleet_up, tiny_bundle, tmp_path):
     copy = tmp_path / "bundle"
     copy.mkdir()

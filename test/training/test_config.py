@@ -52,5 +52,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "mine.yaml")
 
 
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(FleetError, match=r"picture\.yaml is not valid YAML"):
+        load_config(tmp_path / "picture.yaml")
+
+
 def test_an_empty_mapping_is_the_defaults() -> None:
     assert parse_config({}, "nothing") == TrainingConfig()
