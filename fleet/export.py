@@ -138,6 +138,7 @@ def export_bundle(
         ]
         state = {key: _shipped(value) for key, value in cloud.state_dict().items()}
         save_file(state, directory / CLOUD_FILE)
+        (directory / CLOUD_FILE).chmod(0o644)  # safetensors keeps it to its owner; others may run the model
     except OSError as err:
         raise FleetError(f"cannot write the bundle to {directory}: {err.strerror}") from err
     draft = Bundle(

@@ -95,7 +95,7 @@ class BridgeNode(ManagedNode):
         self._scheduler = Scheduler(link, start=self.seconds(), phase=phase, seed=seed)
         self._connected = self.count_subscribers(self._packet_publisher.topic_name) > 0
         self._publish_parameters()
-        self._thread = threading.Thread(target=self._run_events, name="radio", daemon=True)
+        self._thread = threading.Thread(target=self._run_radio, name="radio", daemon=True)
         self._thread.start()
 
     def deactivate(self) -> None:
@@ -110,6 +110,14 @@ class BridgeNode(ManagedNode):
         self._publish_parameters()
 
     # The radio's thread -----------------------------------------------------------------------------------
+    def _run_radio(self) -> None:
+        try:
+            self._run_events()
+        except Exception as err:
+            # A bridge whose radio has stopped must not look alive.
+            self.problem = f"the radio stopped: {type(err).__name__}: {err}"
+            self.finished.set()
+
     def _run_events(self) -> None:
         scheduler = self._scheduler
         while scheduler is not None:

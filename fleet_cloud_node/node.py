@@ -187,7 +187,9 @@ class CloudNode(ManagedNode):
                 confidence=self._bundle.decider.confidence(prediction),
             )
         )
-        latency = seconds_since(self.get_clock(), header.stamp)
+        # A header that is not known any more has no stamp to count from.
+        known = answer.inference_id in self._headers
+        latency = seconds_since(self.get_clock(), header.stamp) if known else float("nan")
         self._labels.publish(
             label_message(
                 self._bundle.classes,

@@ -40,10 +40,11 @@ from fleet_msgs.msg import (
 from fleet_ros.messages import bounded, label_message
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
-from fleet_ros.qos import EVENTS, IMAGES, LABELS, LATCHED, OVERRIDABLE
+from fleet_ros.qos import EVENTS, IMAGES, LABELS, LATCHED, OVERRIDABLE, REPORTS
 from fleet_ros.settings import declare, setting
 
 READ_TIMEOUT = 0.5
+SILENT_SOURCE_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ class DeviceNode(ManagedNode):
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
         self._features = self.create_publisher(StageFeatures, "features", EVENTS, **options)
         self._labels = self.create_publisher(Label, "label", LABELS, **options)
-        self._reports = self.create_publisher(InferenceReport, "inference", EVENTS, **options)
+        self._reports = self.create_publisher(InferenceReport, "inference", REPORTS, **options)
         self._images = self.create_publisher(CompressedImage, "image/compressed", IMAGES, **options)
         self.create_subscription(ExitDecision, "link/exit", self._on_exit, EVENTS, **options)
         self.create_subscription(LinkParameters, "link/parameters", self._on_link, LATCHED, **options)
@@ -203,15 +204,18 @@ class DeviceNode(ManagedNode):
         give_up = around.now() + self.settings.wait_for_hub
         while not (self._connected or around.closed) and around.now() < give_up:
             around.pause_until(around.now() + 0.02)
-        due = begun = slot = around.now()
+        due = begun = slot = last_frame = around.now()
         while not around.closed:
             while not around.closed and around.now() < due:
                 around.pause_until(min(due, around.now() + 0.25))
                 due = self._due(slot, begun)  # somebody may have set another rate meanwhile
             try:
                 frame = source.read(READ_TIMEOUT)
-            except SourceTimeout:
+            except SourceTimeout as err:
+                if around.now() - last_frame > SILENT_SOURCE_S:
+                    self.get_logger().warning(f"still no picture: {err}", throttle_duration_sec=SILENT_SOURCE_S)
                 continue
+            last_frame = around.now()
             if frame is None:
                 return
             begun = around.now()

@@ -15,9 +15,10 @@ from rclpy.node import Node
 from fleet.answers import OncePerFrame
 from fleet.errors import FleetError
 from fleet.runlog import FrameRecord, RunLog
+from fleet.sources.frame import printable
 from fleet_msgs.msg import InferenceReport, Label
 from fleet_ros.node import main as run_node
-from fleet_ros.qos import EVENTS
+from fleet_ros.qos import LABELS, REPORTS
 from fleet_ros.settings import declare, setting
 
 
@@ -47,8 +48,8 @@ class MonitorNode(Node):  # type: ignore[misc]
         self.finished = threading.Event()
         self._once = OncePerFrame()
         self._first_s = self._last_s = math.nan
-        self.create_subscription(InferenceReport, "inference", self._on_report, EVENTS)
-        self.create_subscription(Label, "label", self._on_label, EVENTS)
+        self.create_subscription(InferenceReport, "inference", self._on_report, REPORTS)
+        self.create_subscription(Label, "label", self._on_label, LABELS)
         self.create_timer(0.05, self._on_tick)
 
     def _now(self) -> float:
@@ -61,7 +62,7 @@ class MonitorNode(Node):  # type: ignore[misc]
         record = frame_record(msg)
         self._log.add(record)
         if not self.settings.quiet:
-            print(record.line(), flush=True)  # noqa: T201 - its purpose
+            print(printable(record.line()), flush=True)  # noqa: T201 - its purpose
 
     def _on_label(self, msg: Label) -> None:
         if self._once.is_first(self.get_namespace(), msg.inference_id):

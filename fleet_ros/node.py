@@ -30,6 +30,7 @@ except ImportError:
     _Executor = SingleThreadedExecutor
 
 EXIT_BAD_INPUT = 2
+DOUBLED_S = 25  # longer than discovery remembers a node that was killed
 
 
 class ManagedNode(LifecycleNode):  # type: ignore[misc]
@@ -45,6 +46,7 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         self.finished = threading.Event()
         """Set by a node whose work is done; its process then ends with code 0."""
         self.is_active = False
+        self._doubled = 0
         self.autostart = bool(self.declare_parameter("autostart", True).value)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENTS)
         self.create_timer(1.0, self._publish_diagnostics)
@@ -157,6 +159,18 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
+        self._warn_of_a_double()
+
+    def _warn_of_a_double(self) -> None:
+        """Two systems in one namespace mix their frames; one that was killed just now may still seem to be there."""
+        own = (self.get_name(), self.get_namespace())
+        doubled = self.get_node_names_and_namespaces().count(own) > 1
+        self._doubled = self._doubled + 1 if doubled else 0
+        if self._doubled == DOUBLED_S:
+            self.get_logger().warning(
+                f"another {own[0]} runs in {own[1]}: their frames and labels get mixed up. Give each camera a "
+                "namespace of its own, or each system a ROS_DOMAIN_ID"
+            )
 
 
 def seconds_since(clock: Clock, stamp: Any) -> float:

@@ -17,6 +17,9 @@ LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
 LABELS = _reliable(16, DurabilityPolicy.TRANSIENT_LOCAL)
 """Labels: state, and one a frame. With depth 1 a burst at the moment of discovery was cut to its last label."""
 
+REPORTS = _reliable(64, DurabilityPolicy.TRANSIENT_LOCAL)
+"""One a frame, for records: a monitor that is found late misses none of the first frames."""
+
 EVENTS = _reliable(64)
 """One message a frame or a stage."""
 

@@ -31,6 +31,9 @@ def available() -> list[str]:
     return list(_shipped())
 
 
+LARGEST_TIME_SCALE = 1e4  # a frame would take minutes; far above this, clocks overflow
+
+
 def load_profile(name_or_path: str, *, time_scale: float = 1.0) -> PlatformProfile:
     """Load a platform profile.
 
@@ -41,8 +44,8 @@ def load_profile(name_or_path: str, *, time_scale: float = 1.0) -> PlatformProfi
     Raises:
         FleetError: there is no such profile, or the file is not a valid one.
     """
-    if not (math.isfinite(time_scale) and time_scale > 0.0):
-        msg = f"time_scale must be a number above 0, not {time_scale}"
+    if not 0.0 < time_scale <= LARGEST_TIME_SCALE:
+        msg = f"time_scale must be a number above 0 and at most {LARGEST_TIME_SCALE:g}, not {time_scale}"
         raise FleetError(msg)
     if name_or_path in _shipped():
         profile = _shipped()[name_or_path]
