@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
@@ -185,7 +184,8 @@ def test_messages_that_no_node_of_ours_would_send_end_no_node(fleet_up, listener
     labels = listener.listen(Label, "label")
     stack = fleet_up("--source", "photos")
     listener.spin_until(lambda: any(m.source == Label.HUB for _, m in labels), "a label from the hub")
-    before_all_time = Header(stamp=Time(sec=-(2**31), nanosec=2**32 - 1))
+    before_all_time = Header()
+    before_all_time.stamp.sec, before_all_time.stamp.nanosec = -(2**31), 2**32 - 1
     for payload, ci_ms in itertools.product((0, 19, 255), (math.nan, 0.0, math.inf, 10.0)):
         links.publish(LinkParameters(payload=payload, ci_ms=ci_ms, connected=True))
     for stage, class_index, confidence in itertools.product((0, 8, 255), (0, 65535), (math.nan, 1e30)):
