@@ -32,7 +32,8 @@ def load_weights(backbone: Backbone, path: Path) -> tuple[str, ...]:
 
     Args:
         backbone: takes the weights.
-        path: ``.safetensors``, or a ``.pth`` with a plain state dictionary (no code in it is run).
+        path: ``.safetensors``, or a ``.pth`` with a plain state dictionary (no code in it is run). The hub's file
+            of a bundle will do: the base network is in it.
 
     Returns:
         Names of the last layer's tensors that were left as they are, because the file has other classes.
@@ -41,6 +42,8 @@ def load_weights(backbone: Backbone, path: Path) -> tuple[str, ...]:
         FleetError: unreadable, or weights of another network.
     """
     state = _read(path)
+    of_bundle = {key.removeprefix(IN_BUNDLE): value for key, value in state.items() if key.startswith(IN_BUNDLE)}
+    state = of_bundle or state
     own = backbone.state_dict()
     if set(state) != set(own):
         odd = sorted(set(state) ^ set(own))
@@ -58,6 +61,7 @@ def load_weights(backbone: Backbone, path: Path) -> tuple[str, ...]:
     return left
 
 
+IN_BUNDLE = "backbone."  # how :class:`fleet.fusion.CloudNetwork` names its base network's weights
 _HEADS = frozenset({"classifier", "fc", "AuxLogits"})
 
 

@@ -8,6 +8,7 @@ import torch
 
 from fleet.backbones import build_backbone, load_weights, save_weights
 from fleet.errors import FleetError
+from fleet.fusion import load_cloud
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,10 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, name: str
     with pytest.raises(FleetError, match=says) as caught:
         load_weights(backbone, tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_the_base_network_of_a_bundle_can_be_trained_further(tiny_bundle) -> None:
+    backbone = build_backbone("mobilenetv3", input_size=64, classes=len(tiny_bundle.classes))
+    assert load_weights(backbone, tiny_bundle.cloud_path) == ()
+    shipped = load_cloud(tiny_bundle).backbone.state_dict()
+    assert all(torch.equal(value, shipped[key]) for key, value in backbone.state_dict().items())
