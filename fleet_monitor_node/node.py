@@ -82,7 +82,8 @@ class MonitorNode(Node):  # type: ignore[misc]
             FleetError: the file cannot be written.
         """
         seconds = 0.0 if math.isnan(self._first_s) else self._last_s - self._first_s
-        print("", *self._log.summary_lines(seconds), sep="\n", flush=True)  # noqa: T201 - its purpose
+        if self._log.frames:  # otherwise another node has just said what is wrong, in its one line
+            print("", *self._log.summary_lines(seconds), sep="\n", flush=True)  # noqa: T201 - its purpose
         if self.settings.json:
             self._log.write(Path(self.settings.json), seconds)
 

@@ -241,9 +241,8 @@ def test_a_ros_image_topic_is_a_source_and_its_header_travels(fleet_up, listener
 def test_bad_input_gets_one_clear_line_and_exit_code_2(fleet_up, arguments, line):
     stack = fleet_up(*arguments)
     assert stack.finish() == 2, stack.output
-    said = [text for text in stack.lines if text.strip() and text != "no frame was processed"]
-    assert len(said) == 1, stack.output
-    assert line in said[0]
+    assert len(stack.lines) == 1, stack.output
+    assert line in stack.lines[0]
 
 
 def test_a_whole_number_in_the_file_will_do_for_any_number_and_for_a_camera(fleet_up, tmp_path):
