@@ -28,7 +28,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from fleet.bundle import Bundle  # noqa: E402
-from fleet.codec import StageBuffer, StageLayout, encode_stage, total_bytes  # noqa: E402
+from fleet.codec import StageBuffer, StageLayout, encode_stage  # noqa: E402
 from fleet.errors import FleetError  # noqa: E402
 from fleet.packet import MAX_PAYLOAD, Header  # noqa: E402
 from fleet.resources import find_model  # noqa: E402
@@ -155,7 +155,7 @@ def measure(
         "grid": layout.ladder.finest,
         "levels": layout.quantiser.levels,
         "packets": len(packets),
-        "bytes": total_bytes(packets),
+        "bytes": sum(map(len, packets)),
         "bytes_gzip_8_bits": len(zipped),
         "us": {name: round(statistics.median(r[name] for r in rounds), 1) for name in contenders},
         "encode_to_gzip": ratio("encode", "gzip"),

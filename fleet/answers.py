@@ -45,10 +45,6 @@ class PendingAnswers(Generic[T]):
         ready = [i for i, (deadline, _) in self._waiting.items() if all_of_them or deadline <= now]
         return [self._waiting.pop(i)[1] for i in ready]
 
-    def next_deadline(self) -> float | None:
-        """When the next answer falls due."""
-        return min((deadline for deadline, _ in self._waiting.values()), default=None)
-
 
 @dataclass
 class OncePerFrame:

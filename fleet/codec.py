@@ -9,7 +9,7 @@ decodes alone. :class:`StageBuffer` collects whatever arrives and always yields 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -350,8 +350,3 @@ class StageBuffer:
         levels = self.layout.ladder.merge(self._values.reshape(self.layout.channels, -1))
         # A partial set of differences can push a cell past the ends of the scale.
         return self.layout.quantiser.dequantise(np.clip(levels, 0, self.layout.quantiser.levels - 1))
-
-
-def total_bytes(packets: Sequence[bytes]) -> int:
-    """Payload bytes of packets, headers included."""
-    return sum(map(len, packets))

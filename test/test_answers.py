@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who answers: no frame twice, and none not at all."""
 
-import math
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,15 +58,6 @@ def test_when_nobody_will_confirm_all_are_due():
     waiting = pending(timeout=60.0, cat=10.0, dog=10.1)
     assert waiting.due(10.2, all_of_them=True) == ["cat", "dog"]
     assert len(waiting) == 0
-
-
-def test_the_next_deadline_is_the_earliest():
-    waiting = pending(cat=10.0, dog=10.1)
-    assert waiting.next_deadline() == 10.5
-    waiting.confirm(0)
-    assert math.isclose(waiting.next_deadline(), 10.6)
-    waiting.confirm(1)
-    assert waiting.next_deadline() is None
 
 
 def test_a_timeout_that_changes_holds_for_the_answers_to_come():
