@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
 from fleet.ladder import Ladder
+from fleet.tables import Tables
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -211,7 +213,7 @@ class Bundle:
             "notes": dict(notes),
         }
         try:
-            (self.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            (self.path / MANIFEST).write_text(_as_json(manifest))
         except OSError as err:
             raise FleetError(f"cannot write {self.path / MANIFEST}: {err.strerror}") from err
         return Bundle.load(self.path)
@@ -275,11 +277,14 @@ def layout_from_manifest(stage: int, latent: Mapping[str, Any]) -> StageLayout:
         ladder=Ladder(int(latent["base"]), int(latent["doublings"]), latent["order"]),
         rungs=tuple(map(int, latent["rungs"])),
         mean_levels=tuple(map(int, latent["mean_levels"])),
+        spread=int(latent.get("spread", 0)),
+        tables=Tables(tuple(tuple(map(int, table)) for table in latent["tables"])) if "tables" in latent else None,
     )
 
 
 def layout_to_manifest(layout: StageLayout) -> dict[str, Any]:
     """What the manifest says of a stage's layout."""
+    tables = {} if layout.tables is None else {"tables": [list(table) for table in layout.tables.entries]}
     return {
         "low": list(layout.quantiser.low),
         "step": list(layout.quantiser.step),
@@ -289,7 +294,15 @@ def layout_to_manifest(layout: StageLayout) -> dict[str, Any]:
         "order": layout.ladder.order,
         "rungs": list(layout.rungs),
         "mean_levels": list(layout.mean_levels),
+        "spread": layout.spread,
+        **tables,
     }
+
+
+def _as_json(manifest: Mapping[str, Any]) -> str:
+    """Readable, but with a list of numbers on one line."""
+    text = json.dumps(manifest, indent=1)
+    return re.sub(r"\[[-+0-9.eE,\s]*\]", lambda found: re.sub(r"\s+", " ", found.group()), text) + "\n"
 
 
 def sha256_of(path: Path) -> str:

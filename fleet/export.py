@@ -6,10 +6,11 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import helper, numpy_helper
@@ -25,9 +26,12 @@ from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
 from fleet.fusion import CloudNetwork
 from fleet.ladder import Ladder, Order, finest_grid
+from fleet.layout import count_tables
 
 CLOUD_FILE = "cloud.safetensors"
 OPSET = 17
+SPREAD = 0.75
+"""Of the finest grid's side, the rung up to which coefficients travel spread: about one full packet of them."""
 
 
 class _DeviceStage(nn.Module):
@@ -70,8 +74,19 @@ def stage_layouts(
             ladder=Ladder(base, (encoder.grid // base).bit_length() - 1, order),
             rungs=tuple(r for r in rungs if r <= encoder.grid),
             mean_levels=tuple(int(m) for m in mean.tolist()),
+            spread=max((r for r in rungs if r <= SPREAD * encoder.grid), default=0),
         )
     return layouts
+
+
+def counted(layouts: Mapping[int, StageLayout], latents: Mapping[int, npt.ArrayLike]) -> dict[int, StageLayout]:
+    """The layouts with their frequency tables.
+
+    Args:
+        layouts: by stage.
+        latents: samples of what travels before quantisation, by stage, shapes (N, c, g, g).
+    """
+    return {n: replace(layout, tables=count_tables(layout, latents[n])) for n, layout in layouts.items()}
 
 
 def new_encoders(
@@ -237,7 +252,7 @@ def untrained_bundle(directory: Path, *, classes: Classes, seed: int, input_size
         channels = {n: min(6, n + 1) for n in range(1, backbone.exit_stages + 1)}
         largest = input_size // 4
         modules = new_encoders(backbone, channels, base=largest // 4, largest=largest, levels=16)
-        encoders, means = {}, {}
+        encoders, means, latents = {}, {}, {}
         features = torch.randn(8, 3, input_size, input_size)
         for n in channels:
             features = backbone.stages[n - 1](features)
@@ -245,18 +260,18 @@ def untrained_bundle(directory: Path, *, classes: Classes, seed: int, input_size
             assert isinstance(encoder, StageEncoder)
             latent = encoder(features)
             encoder.calibrate(latent)
-            encoders[n], means[n] = encoder, latent.mean((0, 2, 3))
+            encoders[n], means[n], latents[n] = encoder, latent.mean((0, 2, 3)), latent.numpy()
+        rungs = tuple(range(largest // 4, largest + 1, 2))
+        layouts = stage_layouts(encoders, means, base=largest // 4, rungs=rungs, order="centre")
         return export_bundle(
             directory,
             name="untrained",
             cloud=CloudNetwork(backbone, channels),
             encoders=encoders,
-            layouts=stage_layouts(
-                encoders, means, base=largest // 4, rungs=tuple(range(largest // 4, largest + 1, 2)), order="centre"
-            ),
+            layouts=counted(layouts, latents),
             classes=classes,
             decider=Decider(classes, {}, {}),
-            coder=coder_named("plain"),
+            coder=coder_named("fleet"),
             mean=MEAN,
             std=STD,
             trained=False,

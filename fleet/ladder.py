@@ -142,6 +142,16 @@ class Ladder:
             columns = _halve(columns, band)
         return positions
 
+    @cached_property
+    def base_cell(self) -> npt.NDArray[np.intp]:
+        """For every coefficient of a channel, the cell of the base grid (flat) that it refines. Shape (count,)."""
+        cells = np.empty(self.count, dtype=np.intp)
+        cells[: self.base**2] = np.arange(self.base**2)
+        for level, positions in enumerate(self.level_positions):
+            band = np.arange(self.base << level) >> level
+            cells[positions] = band[:, None] * self.base + band[None, :]
+        return cells
+
     @staticmethod
     def _slot(half: int) -> int:
         return half + 1  # whole: first split of its cell; halves 0 and 1: the second split

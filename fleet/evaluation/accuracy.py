@@ -18,11 +18,13 @@ from fleet.evaluation.scores import judge
 from fleet.exits import Classes, softmax
 from fleet.fusion import CloudNetwork
 from fleet.ladder import IntArray
-from fleet.packet import MAX_PAYLOAD, Header
+from fleet.packet import MAX_PAYLOAD
 from fleet.runtime import DeviceNetwork
 from fleet.sources import Frame
 
 BOOTSTRAP = 10_000
+SIZED = 500
+"""Images whose packets are counted: bytes vary little, and every rung is encoded by itself."""
 Logits = npt.NDArray[np.float64]
 
 
@@ -95,19 +97,21 @@ class Encoded:
     """One stage of all images as it travels.
 
     Attributes:
-        values: coefficients in the stage's order, shape (N, count).
-        ends: by rung, how many coefficients had arrived with the packet that completes it, shape (N,).
-        bytes: by rung, payload bytes up to that packet, shape (N,).
-        packets: by rung, packets up to that one, shape (N,).
+        coder: how its coefficients are coded.
+        values: coefficients in the coder's order, shape (N, count).
+        bytes: by rung, payload bytes where the device stops behind it, for the first ``sized`` images.
+        packets: by rung, packets.
     """
 
+    coder: Coder
     values: IntArray
-    ends: dict[int, npt.NDArray[np.int64]]
     bytes: dict[int, npt.NDArray[np.int64]]
     packets: dict[int, npt.NDArray[np.int64]]
 
 
-def encode(layout: StageLayout, latents: FloatArray, coder: Coder, *, payload: int = MAX_PAYLOAD) -> Encoded:
+def encode(
+    layout: StageLayout, latents: FloatArray, coder: Coder, *, payload: int = MAX_PAYLOAD, sized: int = SIZED
+) -> Encoded:
     """Encode one stage of all images into packets.
 
     Args:
@@ -115,46 +119,35 @@ def encode(layout: StageLayout, latents: FloatArray, coder: Coder, *, payload: i
         latents: shape (N, c, g, g).
         coder: how coefficients are coded.
         payload: bytes of a packet.
+        sized: how many images' packets are counted.
     """
-    values = np.empty((len(latents), layout.count), dtype=np.int32)
-    table: dict[int, list[tuple[int, int, int]]] = {rung: [] for rung in layout.rungs}
-    for k, latent in enumerate(latents):
-        values[k] = layout.coefficients(latent)
-        packets = encode_stage(layout, latent, inference_id=0, payload=payload, coder=coder)
-        headers = [Header.unpack(packet) for packet in packets]
-        ends = np.cumsum([header.count for header in headers])
-        sizes = np.cumsum([len(packet) for packet in packets])
-        for rung in layout.rungs:
-            last = int(np.searchsorted(ends, layout.rung_end(rung)))
-            table[rung].append((int(ends[last]), int(sizes[last]), last + 1))
-    columns = {rung: np.asarray(rows, dtype=np.int64) for rung, rows in table.items()}
+    rungs = coder.rungs(layout)
+    sizes: dict[int, list[list[int]]] = {rung: [] for rung in rungs}
+    for latent in latents[:sized]:
+        for rung in rungs:
+            packets = encode_stage(layout, latent, inference_id=0, payload=payload, coder=coder, rung=rung)
+            sizes[rung].append([len(packet) for packet in packets])
     return Encoded(
-        values,
-        {rung: c[:, 0] for rung, c in columns.items()},
-        {rung: c[:, 1] for rung, c in columns.items()},
-        {rung: c[:, 2] for rung, c in columns.items()},
+        coder,
+        coder.coefficients(layout, latents),
+        {rung: np.asarray([sum(row) for row in rows], dtype=np.int64) for rung, rows in sizes.items()},
+        {rung: np.asarray([len(row) for row in rows], dtype=np.int64) for rung, rows in sizes.items()},
     )
 
 
 def received(layout: StageLayout, encoded: Encoded, rung: int) -> FloatArray:
-    """The hub's maps when the packets up to a rung have arrived, as :class:`fleet.codec.StageBuffer` gives them.
+    """The hub's maps when everything up to a rung has arrived, as :class:`fleet.codec.StageBuffer` gives them.
 
     Args:
         layout: of the stage.
         encoded: of all images.
-        rung: size.
+        rung: size, one of the coder's.
 
     Returns:
         Shape (N, c, g, g).
     """
-    count, ladder = len(encoded.values), layout.ladder
-    start = np.zeros((layout.channels, ladder.count), dtype=np.int32)
-    start[:, : ladder.base**2] = np.asarray(layout.mean_levels)[:, None]
-    here = np.arange(layout.count)[None, :] < encoded.ends[rung][:, None]
-    flat = np.empty((count, layout.count), dtype=np.int32)
-    flat[:, layout.order] = np.where(here, encoded.values, start.ravel()[layout.order])
-    levels = ladder.merge(flat.reshape(count, layout.channels, ladder.count))
-    return layout.quantiser.dequantise(np.clip(levels, 0, layout.quantiser.levels - 1))
+    have = np.broadcast_to(np.arange(layout.count) < layout.rung_end(rung), encoded.values.shape)
+    return encoded.coder.features(layout, encoded.values, have)
 
 
 @torch.inference_mode()

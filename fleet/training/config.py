@@ -110,6 +110,7 @@ class ExitConfig:
         hard: weight of the loss against the labels.
         soft: weight of the loss against the whole network's own answers (distillation).
         close: weight of the distance between rebuilt and true features.
+        rate: weight of what the coefficients cost, a bit each.
     """
 
     channels: tuple[int, ...]
@@ -125,6 +126,7 @@ class ExitConfig:
     hard: float = 0.5
     soft: float = 1.0
     close: float = 0.3
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)

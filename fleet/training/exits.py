@@ -26,7 +26,7 @@ from fleet.codec import StageLayout
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import softmax
-from fleet.export import new_encoders, stage_layouts
+from fleet.export import counted, new_encoders, stage_layouts
 from fleet.fusion import CloudNetwork
 from fleet.training.augment import augment, normalise
 from fleet.training.checkpoint import load_checkpoint, save_checkpoint
@@ -39,7 +39,7 @@ from fleet.training.scores import accuracies
 CHECKPOINT = "exits.pt"
 LOG = "exits.csv"
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
-_PACKET_COEFFICIENTS = 380  # about what one full packet of the plain codec holds
+_SMALLEST_RUN, _LARGEST_RUN = 60, 1000  # coefficients a packet holds: 20 bytes at 3 bits, 244 at 2
 
 
 @dataclass(frozen=True)
@@ -175,20 +175,22 @@ class ExitTraining:
         received = []
         for stage in fused:
             have = self._random_part(self.layouts[stage], len(labels), random, newest=stage == n)
-            received.append(self._receive(stage, maps[stage], have))
+            features, cost = self._receive(stage, maps[stage], have)
+            received.append(features)
         block = self.cloud.exits[str(n)]
         rebuilt = block(received)  # (B, C_n, H_n, W_n)
         scale = maps[n].pow(2).mean().clamp_min(1e-6)
         close: Tensor = (rebuilt - maps[n]).pow(2).mean() / scale
+        bits = self.plan.rate * cost  # the exit's own stage is the last one received
         if teacher is None:
-            return close
+            return close + bits
         logits = self.backbone.from_stage(n, rebuilt)
         hard = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
-        total: Tensor = self.plan.hard * hard + self.plan.soft * soft + self.plan.close * close
+        total: Tensor = self.plan.hard * hard + self.plan.soft * soft + self.plan.close * close + bits
         return total
 
-    def _receive(self, stage: int, features: Tensor, have: Tensor) -> Tensor:
+    def _receive(self, stage: int, features: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self.encoder(stage)
         mean = torch.tensor(self.layouts[stage].mean_levels, dtype=features.dtype, device=self.device)
         return received_part(encoder(features), have, encoder, self.layouts[stage].ladder, mean)
@@ -200,16 +202,17 @@ class ExitTraining:
         are missing. The stage before may have been overtaken before it sent anything.
         """
         kind = torch.rand(count, 1, generator=random)
-        cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_PACKET_COEFFICIENTS / 2)
+        cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_SMALLEST_RUN)
         place = torch.arange(layout.count)[None, :]
-        packets = layout.count // _PACKET_COEFFICIENTS + 1
-        survived = torch.rand(count, packets, generator=random) > torch.rand(count, 1, generator=random) * 0.6
-        lossy = survived.repeat_interleave(_PACKET_COEFFICIENTS, dim=1)[:, : layout.count]
+        run = int(torch.randint(_SMALLEST_RUN, _LARGEST_RUN, (), generator=random))
+        packets = -(-layout.count // run)
+        survived = torch.rand(count, packets, generator=random) > torch.rand(count, 1, generator=random) * 0.7
+        lossy = survived.repeat_interleave(run, dim=1)[:, : layout.count]
         have = torch.where(kind < 1 / 3, place >= 0, torch.where(kind < 2 / 3, place < cut, lossy))
         if not newest:
             have &= torch.rand(count, 1, generator=random) < 0.8
         in_order = torch.empty(count, layout.count, dtype=torch.bool)
-        in_order[:, torch.from_numpy(layout.order)] = have
+        in_order[:, torch.from_numpy(layout.spread_order)] = have
         return in_order.reshape(count, layout.channels, layout.ladder.count).to(self.device)
 
     @torch.no_grad()
@@ -265,6 +268,18 @@ class ExitTraining:
             received = [self.encoder(m).quantise(self.encoder(m)(maps[m])) for m in self.cloud.fused[n]]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)
+
+    @torch.no_grad()
+    def counted_layouts(self, images: ImageSet, *, batch: int = 250) -> dict[int, StageLayout]:
+        """The layouts with frequency tables counted on images."""
+        self.encoders.eval()
+        found: dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]] = {n: [] for n in self.stages}
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
+            maps, _ = self._frozen(normalise(part), whole=False)
+            for n in self.stages:
+                found[n].append(self.encoder(n)(maps[n]).cpu().numpy())
+        return counted(self.make_layouts(), {n: np.concatenate(parts) for n, parts in found.items()})
 
     def evaluate(self) -> dict[str, float]:
         """Accuracies of every exit with its full ladder, on the calibration split."""

@@ -3,41 +3,78 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from fleet.coders.coder import MEAN_WEIGHT, neighbour_weights
 from fleet.encoder import StageEncoder
 from fleet.ladder import Ladder
 
 
-def received_part(latent: Tensor, have: Tensor, encoder: StageEncoder, ladder: Ladder, mean_levels: Tensor) -> Tensor:
-    """Quantise, split, drop what was not received, merge, dequantise.
+def received_part(
+    latent: Tensor, have: Tensor, encoder: StageEncoder, ladder: Ladder, mean_levels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Quantise, split, drop what was not received, guess what is missing, merge, dequantise.
 
-    The forward pass is exactly what device and hub compute on integers. The gradient is that of the same
-    steps without the rounding (straight through).
+    The forward pass is what device and hub compute on integers (:func:`fleet.coders.coder.rebuild`). The gradient
+    is that of the same steps without the rounding (straight through).
 
     Args:
         latent: before quantisation, shape (B, c, g, g).
         have: which coefficients arrived, shape (B, c, ladder.count), bool.
         encoder: quantiser of the stage.
         ladder: geometry.
-        mean_levels: level that stands for a missing base value, shape (c,).
+        mean_levels: level of each channel's mean, shape (c,).
 
     Returns:
-        Dequantised map, shape (B, c, g, g).
+        The dequantised map, shape (B, c, g, g), and an estimate of what the coefficients cost, in bits each
+        (:func:`coding_cost`).
     """
     low, step = encoder.low[:, None, None], encoder.step[:, None, None]
     scaled = ((latent - low) / step).clamp(0, encoder.levels - 1)  # (B, c, g, g), real
-    base = torch.arange(ladder.count, device=latent.device) < ladder.base**2
-    default = torch.where(base, mean_levels[:, None], torch.zeros_like(mean_levels)[:, None])  # (c, count)
-    smooth = merge(torch.where(have, split(scaled, ladder), default), ladder)
+    real = split(scaled, ladder)
+    smooth = merge(_completed(real, have, mean_levels, ladder), ladder)
     with torch.no_grad():
         whole = split(scaled.round().to(torch.int32), ladder)
-        levels = merge(torch.where(have, whole, default.to(torch.int32)), ladder)
+        levels = merge(_completed(whole.float(), have, mean_levels, ladder).round().to(torch.int32), ladder)
         exact = levels.clamp(0, encoder.levels - 1).to(latent.dtype)
-    return (smooth + (exact - smooth).detach()) * step + low
+    return (smooth + (exact - smooth).detach()) * step + low, coding_cost(real, ladder)
+
+
+def _completed(values: Tensor, have: Tensor, mean_levels: Tensor, ladder: Ladder) -> Tensor:
+    """Coefficients (B, c, count) with zero for the missing differences and a guess for the missing base values."""
+    cells = ladder.base**2
+    known = torch.where(have, values, torch.zeros_like(values))
+    there = have[..., :cells].to(values.dtype)
+    weights = torch.from_numpy(neighbour_weights(ladder.base)).to(values.device)
+    total = MEAN_WEIGHT * mean_levels[:, None] + known[..., :cells] @ weights
+    guess = total / (MEAN_WEIGHT + there @ weights)  # (B, c, cells)
+    return torch.cat([torch.where(have[..., :cells], values[..., :cells], guess), known[..., cells:]], dim=-1)
+
+
+def coding_cost(values: Tensor, ladder: Ladder) -> Tensor:
+    """Mean bits of a coefficient, differentiably.
+
+    As if every channel's base values and every level's differences had a Laplace distribution each, of the batch's
+    own mean deviation b: its entropy is log2(2 e b) bits at unit steps, here log2(1 + 2 e b), which is never negative.
+
+    Args:
+        values: coefficients in levels, before rounding, shape (B, c, count).
+        ladder: geometry.
+    """
+    cells = ladder.base**2
+    base = values[..., :cells]
+    deviation = (base - base.mean((0, 2), keepdim=True)).abs().mean((0, 2))  # (c,)
+    bits = (1 + 2 * math.e * deviation).log2() * cells
+    for level in range(ladder.levels):
+        positions = _positions(ladder, level).to(values.device)
+        for chosen in (positions[0].flatten(), positions[1:].flatten()):
+            spread = values[..., chosen].abs().mean((0, 2))  # (c,)
+            bits = bits + (1 + 2 * math.e * spread).log2() * len(chosen)
+    return bits.mean() / ladder.count
 
 
 def split(grid: Tensor, ladder: Ladder) -> Tensor:

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often each symbol occurs, as a manifest holds it and as the range coder wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from fleet.errors import FleetError
+
+TOTAL = 4096
+"""What a table's frequencies add up to."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Static frequency tables, one for every kind of symbol.
+
+    Attributes:
+        entries: positive integers that add up to ``TOTAL``, by table.
+    """
+
+    entries: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not all(table and min(table) > 0 and sum(table) == TOTAL for table in self.entries):
+            raise FleetError(f"a frequency table's entries must be positive and add up to {TOTAL}")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Symbols of each table."""
+        return tuple(map(len, self.entries))
+
+    @cached_property
+    def models(self) -> list[Any]:
+        """The range coder's model of every table."""
+        return [
+            constriction.stream.model.Categorical(np.asarray(table, np.float64) / TOTAL, perfect=False)
+            for table in self.entries
+        ]
+
+    @cached_property
+    def bits(self) -> npt.NDArray[np.float64]:
+        """Information of each symbol, shape (tables, largest table); infinite where there is no such symbol."""
+        out = np.full((len(self.entries), max(self.sizes)), np.inf)
+        for k, table in enumerate(self.entries):
+            out[k, : len(table)] = -np.log2(np.asarray(table) / TOTAL)
+        return out
+
+
+def scaled(counts: npt.NDArray[np.intp]) -> tuple[int, ...]:
+    """Counts scaled to ``TOTAL``, none zero: what did not occur among the samples may occur later."""
+    room = TOTAL - len(counts)
+    shares = (counts + 1e-3) / (counts + 1e-3).sum() * room
+    whole = np.floor(shares).astype(int)
+    # The largest remainders get what rounding down left over.
+    whole[np.argsort(whole - shares, kind="stable")[: room - int(whole.sum())]] += 1
+    return tuple(int(n) + 1 for n in whole)
