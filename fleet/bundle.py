@@ -8,6 +8,7 @@ eight bytes of the manifest's own SHA-256 are the bundle's identity on the air.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -36,7 +37,7 @@ class StageFile:
 
     Attributes:
         n: 1.. for stages, the number after the last stage for the head.
-        files: ONNX file by precision.
+        files: ONNX file by precision; two precisions may share one.
         macs: multiply-accumulates by layer type, the encoder's included.
     """
 
@@ -65,6 +66,7 @@ class Bundle:
         coder: how coefficients are coded by default.
         cloud_file: the hub's weights.
         trained: whether the weights come from training; a fresh network is good for plumbing only.
+        notes: licence, data and training, free text by key; they say nothing that a program needs.
     """
 
     path: Path
@@ -83,6 +85,7 @@ class Bundle:
     cloud_file: str
     trained: bool
     checksums: Mapping[str, str] = field(repr=False)
+    notes: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
@@ -155,6 +158,7 @@ class Bundle:
             cloud_file=_text(m["cloud"], "cloud"),
             trained=m["trained"],
             checksums=dict(m["files"]),
+            notes={str(key): _text(note, f"note {key!r}") for key, note in m.get("notes", {}).items()},
         )
 
     def verify(self) -> None:
@@ -179,11 +183,11 @@ class Bundle:
             if found != expected:
                 raise FleetError(f"{path} is not the file that the manifest describes: export it again")
 
-    def save(self, notes: Mapping[str, str]) -> Bundle:
+    def save(self, notes: Mapping[str, str] | None = None) -> Bundle:
         """Write the manifest of a directory that already holds all other files.
 
         Args:
-            notes: licence, data and training, free text by key.
+            notes: licence, data and training, free text by key; the bundle's own where None.
 
         Returns:
             The bundle as it is now on disk, with its checksums and identity.
@@ -210,11 +214,15 @@ class Bundle:
             "stages": [self._stage_to_manifest(stage) for stage in self.stages],
             "cloud": self.cloud_file,
             "files": {f: sha256_of(self.path / f) for f in files},
-            "notes": dict(notes),
+            "notes": dict(self.notes if notes is None else notes),
         }
+        part = self.path / f"{MANIFEST}.part"  # a bundle that is rewritten is whole at every moment
         try:
-            (self.path / MANIFEST).write_text(_as_json(manifest))
+            part.write_text(_as_json(manifest))
+            part.replace(self.path / MANIFEST)
         except OSError as err:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise FleetError(f"cannot write {self.path / MANIFEST}: {err.strerror}") from err
         return Bundle.load(self.path)
 

@@ -164,14 +164,31 @@ class Decider:
         group = int(groups.argmax())
         members = np.asarray(self.classes.group_of) == group
         index = int(np.where(members, probabilities, -1.0).argmax())
-        judged = groups if self.unit == "group" else probabilities
         return Prediction(
             class_index=index,
             class_confidence=float(probabilities[index]),
             group=self.classes.groups[group],
             group_confidence=float(groups[group]),
-            certainty=float(judged.max()) if self.trigger == "confidence" else 1.0 - normalised_entropy(judged),
+            certainty=float(self.certainty(probabilities)),
         )
+
+    def certainty(self, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """What an exit compares with its threshold, 0..1; higher is surer.
+
+        Args:
+            probabilities: of the classes, after the temperature, shape (..., classes).
+
+        Returns:
+            Shape (...).
+        """
+        judged = probabilities
+        if self.unit == "group":
+            # A sum of probabilities may come out a rounding error above one.
+            judged = self.classes.group_probabilities(probabilities).clip(max=1.0)  # (..., groups)
+        sure: npt.NDArray[np.float64] = (
+            judged.max(axis=-1) if self.trigger == "confidence" else 1.0 - normalised_entropy(judged)
+        )
+        return sure
 
     def confidence(self, prediction: Prediction) -> float:
         """The confidence that stands beside the answer: the group's where the unit is the group, else the class's."""
@@ -211,9 +228,18 @@ def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return out
 
 
-def normalised_entropy(probabilities: npt.NDArray[np.float64]) -> float:
-    """Entropy over its maximum, 0 (sure) to 1 (no idea)."""
-    if probabilities.size < 2:
-        return 0.0
-    positive = probabilities[probabilities > 0]
-    return min(1.0, float(-(positive * np.log(positive)).sum() / np.log(probabilities.size)))
+def normalised_entropy(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Entropy over its maximum, 0 (sure) to 1 (no idea), over the last axis.
+
+    Args:
+        probabilities: shape (..., K).
+
+    Returns:
+        Shape (...).
+    """
+    choices = probabilities.shape[-1]
+    if choices < 2:
+        return np.zeros(probabilities.shape[:-1])
+    logarithms = np.log(np.where(probabilities > 0, probabilities, 1.0))  # 0 log 0 is 0
+    entropy: npt.NDArray[np.float64] = -(probabilities * logarithms).sum(axis=-1) / np.log(choices)
+    return entropy.clip(0.0, 1.0)

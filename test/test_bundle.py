@@ -94,6 +94,14 @@ def test_saving_writes_the_notes_and_a_checksum_for_every_file(directory):
     assert manifest["files"] == {p.name: sha256_of(p) for p in directory.iterdir() if p.name != MANIFEST}
 
 
+def test_notes_are_read_back_and_survive_a_rewrite(directory):
+    loaded = Bundle.load(directory)
+    assert loaded.notes == {"licence": "none"}
+    assert replace(loaded, name="other").save().notes == {"licence": "none"}
+    assert manifest_of(directory)["notes"] == {"licence": "none"}
+    assert [p.name for p in directory.glob("*.part")] == []
+
+
 def test_an_exit_without_a_bound_on_its_threshold_survives_the_manifest(directory, small_bundle):
     decider = replace(small_bundle.decider, thresholds={1: math.inf})
     assert replace(small_bundle, path=directory, decider=decider).save({}).decider.thresholds == {1: math.inf}

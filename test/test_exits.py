@@ -230,3 +230,10 @@ def test_group_probabilities_add_up_for_any_number_of_rows(probabilities):
 def test_classes_that_do_not_fit_together_are_refused(arguments, words):
     with pytest.raises(FleetError, match=words):
         Classes(*arguments)
+
+
+@given(deciders, exits, hnp.arrays(np.float64, (4, 5), elements=st.floats(-30, 30)))
+def test_the_certainty_of_many_images_at_once_is_that_of_each_alone(deciding, stage, many):
+    temperature = deciding.temperatures.get(stage, 1.0)
+    alone = [deciding.predict(stage, scores).certainty for scores in many]
+    np.testing.assert_allclose(deciding.certainty(softmax(many / temperature)), alone, rtol=1e-9, atol=1e-12)
