@@ -25,7 +25,7 @@ from fleet.ladder import Ladder
 from fleet.tables import Tables
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_INPUT_SIZE = 4096
 Precision = Literal["float", "int8"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fleet.coders import CODERS, Coder, PlainCoder, coder_named
+from fleet.coders import CODERS, Coder, PlainCoder, coder_named, view
 from fleet.errors import FleetError
 from fleet.ladder import IntArray
 from fleet.layout import FloatArray, Quantiser, StageLayout
@@ -168,5 +168,9 @@ class StageBuffer:
 
     def features(self) -> FloatArray:
         """The map as far as it is known: floats, shape (channels, finest, finest)."""
+        return self.view()[: self.layout.channels]
+
+    def view(self) -> FloatArray:
+        """What an exit is given of the stage, see :func:`fleet.coders.view`: shape (2 * channels, finest, finest)."""
         coder = self._coder or CODERS[0]  # of nothing, every codec makes the same
-        return coder.features(self.layout, self._values, self._have)
+        return view(coder, self.layout, self._values, self._have)

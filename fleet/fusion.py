@@ -23,7 +23,7 @@ class ExitBlock(nn.Module):
     (eq. 7), and goes through a dense block, f_n of eq. 8, with batch norm of this exit's own.
 
     Args:
-        channels: channels of each fused map, oldest first.
+        channels: channels of each fused view, oldest first.
         out: channels of stage n's map, the input of stage n+1.
         size: cells a side of that map.
         growth: channels that each layer of the dense block adds.
@@ -50,7 +50,7 @@ class ExitBlock(nn.Module):
         """The fused map.
 
         Args:
-            maps: dequantised maps, oldest first, shapes (B, c_i, g_i, g_i).
+            maps: views (:func:`fleet.coders.view`), oldest first, shapes (B, 2 c_i, g_i, g_i).
 
         Returns:
             Shape (B, out, size, size).
@@ -84,7 +84,7 @@ class CloudNetwork(nn.Module):
         specs = {spec.n: spec for spec in backbone.stage_specs}
         self.exits = nn.ModuleDict(
             {
-                str(n): ExitBlock([channels[m] for m in stages], specs[n].channels, size=specs[n].size)
+                str(n): ExitBlock([2 * channels[m] for m in stages], specs[n].channels, size=specs[n].size)
                 for n, stages in self.fused.items()
             }
         )
@@ -94,7 +94,7 @@ class CloudNetwork(nn.Module):
 
         Args:
             exit_stage: n.
-            maps: dequantised maps of the stages ``fused[n]``, oldest first, shapes (B, c_i, g_i, g_i).
+            maps: views of the stages ``fused[n]``, oldest first, shapes (B, 2 c_i, g_i, g_i).
 
         Returns:
             Shape (B, classes).

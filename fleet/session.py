@@ -40,7 +40,7 @@ class ExitTask:
     Attributes:
         inference_id: 0..65535.
         stage: which exit.
-        maps: dequantised maps of the stages it fuses, oldest first, shapes (c_i, g_i, g_i).
+        maps: views of the stages it fuses (:func:`fleet.coders.view`), oldest first, shapes (2 c_i, g_i, g_i).
         complete: every coefficient of the stage has arrived.
     """
 
@@ -167,7 +167,7 @@ class CloudSession:
         self._fresh = False
         stage = max(self._buffers)
         maps = tuple(
-            (self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).features() for n in self.fused[stage]
+            (self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).view() for n in self.fused[stage]
         )
         return ExitTask(self._current, stage, maps, self._buffers[stage].complete)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet.coders.coder import Coder
+from fleet.coders.coder import Coder, view
 from fleet.coders.paper import PaperCoder
 from fleet.coders.plain import PlainCoder
 from fleet.coders.ranged import RangeCoder
 from fleet.errors import FleetError
 
-__all__ = ["CODERS", "Coder", "PaperCoder", "PlainCoder", "RangeCoder", "coder_named"]
+__all__ = ["CODERS", "Coder", "PaperCoder", "PlainCoder", "RangeCoder", "coder_named", "view"]
 
 CODERS: Mapping[int, Coder] = {
     coder.number: coder for coder in (PlainCoder(), PaperCoder.gzip(), RangeCoder(), PaperCoder.deflate())

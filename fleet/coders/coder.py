@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fleet.ladder import IntArray
+from fleet.ladder import IntArray, Ladder
 from fleet.layout import FloatArray, IndexArray, StageLayout
 
 BoolArray = npt.NDArray[np.bool_]
@@ -121,6 +121,42 @@ def rebuild(layout: StageLayout, order: IndexArray, values: IntArray, have: Bool
     levels = layout.ladder.merge(flat)
     # A partial set of differences can push a cell past the ends of the scale.
     return layout.quantiser.dequantise(np.clip(levels, 0, layout.quantiser.levels - 1))
+
+
+def view(coder: Coder, layout: StageLayout, values: IntArray, have: BoolArray) -> FloatArray:
+    """What an exit is given of a stage: its map as far as it is known, and how much of it is.
+
+    Args:
+        coder: of the coefficients.
+        layout: of the stage.
+        values: coefficients in the coder's order, shape (..., count).
+        have: which of them arrived, same shape.
+
+    Returns:
+        Shape (..., 2 * channels, finest, finest): the map, then for every channel and place the share of
+        coefficients that arrived of the base cell it lies in, 0..1.
+    """
+    lead, ladder = values.shape[:-1], layout.ladder
+    known = np.zeros(values.shape, dtype=np.float32)
+    known[..., coder.order(layout)] = have
+    shares = known.reshape(*lead, layout.channels, ladder.count) @ cell_shares(ladder)
+    return np.concatenate(
+        [coder.features(layout, values, have), shares.reshape(*shares.shape[:-1], *_square(ladder))], -3
+    )
+
+
+@lru_cache(maxsize=16)
+def cell_shares(ladder: Ladder) -> npt.NDArray[np.float32]:
+    """What every coefficient counts at every place of the finest grid: shape (ladder.count, finest * finest)."""
+    band = np.arange(ladder.finest) * ladder.base // ladder.finest
+    cell_of_place = (band[:, None] * ladder.base + band).ravel()
+    shares = (ladder.base_cell[:, None] == cell_of_place).astype(np.float32)
+    out: npt.NDArray[np.float32] = shares / shares.sum(axis=0)
+    return out
+
+
+def _square(ladder: Ladder) -> tuple[int, int]:
+    return ladder.finest, ladder.finest
 
 
 def conceal(base: IntArray, there: BoolArray, mean: npt.NDArray[np.float32], side: int) -> IntArray:

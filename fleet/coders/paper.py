@@ -151,7 +151,7 @@ def split_means(grid: FloatArray, ladder: Ladder) -> FloatArray:
     """
     lead = grid.shape[:-2]
     out = np.empty((*lead, ladder.count), dtype=np.float32)
-    low = grid
+    low: npt.NDArray[np.floating] = grid
     for level in reversed(range(ladder.levels)):
         bands = ladder.base << level
         quad = low.reshape(*lead, bands, 2, bands, 2)
@@ -191,7 +191,7 @@ def merge_means(means: FloatArray, missing: FloatArray, ladder: Ladder) -> Float
         off_b = np.where(np.isnan(other), half_b, other)
         off_a, c11 = (2 * half_a - c00).clip(0, TOP), (2 * half_b - off_b).clip(0, TOP)
         row_first = ladder.row_first_levels[level]
-        fine = np.empty((*lead, bands, 2, bands, 2), dtype=np.float32)
+        fine = np.empty((*lead, bands, 2, bands, 2))
         fine[..., 0, :, 0], fine[..., 1, :, 1] = c00, c11
         fine[..., 0, :, 1], fine[..., 1, :, 0] = np.where(row_first, off_a, off_b), np.where(row_first, off_b, off_a)
         low = fine.reshape(*lead, 2 * bands, 2 * bands)

@@ -13,6 +13,7 @@ import torch
 
 from fleet.bundle import Bundle
 from fleet.codec import Coder, FloatArray, StageLayout, encode_stage
+from fleet.coders import view
 from fleet.errors import FleetError
 from fleet.evaluation.scores import judge
 from fleet.exits import Classes, softmax
@@ -136,7 +137,7 @@ def encode(
 
 
 def received(layout: StageLayout, encoded: Encoded, rung: int) -> FloatArray:
-    """The hub's maps when everything up to a rung has arrived, as :class:`fleet.codec.StageBuffer` gives them.
+    """What exits are given when everything up to a rung has arrived, as :meth:`fleet.codec.StageBuffer.view` gives it.
 
     Args:
         layout: of the stage.
@@ -144,10 +145,10 @@ def received(layout: StageLayout, encoded: Encoded, rung: int) -> FloatArray:
         rung: size, one of the coder's.
 
     Returns:
-        Shape (N, c, g, g).
+        Shape (N, 2 c, g, g).
     """
     have = np.broadcast_to(np.arange(layout.count) < layout.rung_end(rung), encoded.values.shape)
-    return encoded.coder.features(layout, encoded.values, have)
+    return view(encoded.coder, layout, encoded.values, have)
 
 
 @torch.inference_mode()
@@ -157,7 +158,7 @@ def exit_logits(cloud: CloudNetwork, exit_stage: int, maps: Sequence[FloatArray]
     Args:
         cloud: the hub's network.
         exit_stage: n.
-        maps: of the fused stages, oldest first, shapes (N, c_i, g_i, g_i).
+        maps: views of the fused stages, oldest first, shapes (N, 2 c_i, g_i, g_i).
         batch: images at a time.
     """
     parts = []

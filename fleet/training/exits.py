@@ -265,9 +265,14 @@ class ExitTraining:
         for start in range(0, len(images), batch):
             part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
             maps, _ = self._frozen(normalise(part), whole=False)
-            received = [self.encoder(m).quantise(self.encoder(m)(maps[m])) for m in self.cloud.fused[n]]
+            received = [self._whole(m, maps[m]) for m in self.cloud.fused[n]]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)
+
+    def _whole(self, n: int, features: Tensor) -> Tensor:
+        """What exits are given of stage n where everything arrived."""
+        quantised = self.encoder(n).quantise(self.encoder(n)(features))
+        return torch.cat([quantised, torch.ones_like(quantised)], dim=1)
 
     @torch.no_grad()
     def counted_layouts(self, images: ImageSet, *, batch: int = 250) -> dict[int, StageLayout]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fleet.coders.coder import MEAN_WEIGHT, neighbour_weights
+from fleet.coders.coder import MEAN_WEIGHT, cell_shares, neighbour_weights
 from fleet.encoder import StageEncoder
 from fleet.ladder import Ladder
 
@@ -30,8 +30,8 @@ def received_part(
         mean_levels: level of each channel's mean, shape (c,).
 
     Returns:
-        The dequantised map, shape (B, c, g, g), and an estimate of what the coefficients cost, in bits each
-        (:func:`coding_cost`).
+        What the exit is given (:func:`fleet.coders.view`), shape (B, 2 c, g, g), and an estimate of what the
+        coefficients cost, in bits each (:func:`coding_cost`).
     """
     low, step = encoder.low[:, None, None], encoder.step[:, None, None]
     scaled = ((latent - low) / step).clamp(0, encoder.levels - 1)  # (B, c, g, g), real
@@ -41,7 +41,19 @@ def received_part(
         whole = split(scaled.round().to(torch.int32), ladder)
         levels = merge(_completed(whole.float(), have, mean_levels, ladder).round().to(torch.int32), ladder)
         exact = levels.clamp(0, encoder.levels - 1).to(latent.dtype)
-    return (smooth + (exact - smooth).detach()) * step + low, coding_cost(real, ladder)
+    features = (smooth + (exact - smooth).detach()) * step + low
+    return torch.cat([features, known_share(have, ladder)], dim=1), coding_cost(real, ladder)
+
+
+def known_share(have: Tensor, ladder: Ladder) -> Tensor:
+    """For every place the share of coefficients that arrived of its base cell, shape (B, c, g, g).
+
+    Args:
+        have: which coefficients arrived, shape (B, c, ladder.count), bool.
+        ladder: geometry.
+    """
+    shares = torch.from_numpy(cell_shares(ladder)).to(have.device)
+    return (have.to(torch.float32) @ shares).unflatten(-1, (ladder.finest, ladder.finest))
 
 
 def _completed(values: Tensor, have: Tensor, mean_levels: Tensor, ladder: Ladder) -> Tensor:
