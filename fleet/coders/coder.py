@@ -140,9 +140,8 @@ def view(coder: Coder, layout: StageLayout, values: IntArray, have: BoolArray) -
     known = np.zeros(values.shape, dtype=np.float32)
     known[..., coder.order(layout)] = have
     shares = known.reshape(*lead, layout.channels, ladder.count) @ cell_shares(ladder)
-    return np.concatenate(
-        [coder.features(layout, values, have), shares.reshape(*shares.shape[:-1], *_square(ladder))], -3
-    )
+    square = shares.reshape(*shares.shape[:-1], ladder.finest, ladder.finest)
+    return np.concatenate([coder.features(layout, values, have), square], axis=-3)
 
 
 @lru_cache(maxsize=16)
@@ -153,10 +152,6 @@ def cell_shares(ladder: Ladder) -> npt.NDArray[np.float32]:
     shares = (ladder.base_cell[:, None] == cell_of_place).astype(np.float32)
     out: npt.NDArray[np.float32] = shares / shares.sum(axis=0)
     return out
-
-
-def _square(ladder: Ladder) -> tuple[int, int]:
-    return ladder.finest, ladder.finest
 
 
 def conceal(base: IntArray, there: BoolArray, mean: npt.NDArray[np.float32], side: int) -> IntArray:

@@ -53,7 +53,7 @@ def known_share(have: Tensor, ladder: Ladder) -> Tensor:
         ladder: geometry.
     """
     shares = torch.from_numpy(cell_shares(ladder)).to(have.device)
-    return (have.to(torch.float32) @ shares).unflatten(-1, (ladder.finest, ladder.finest))
+    return (have.to(torch.float32) @ shares).reshape(*have.shape[:-1], ladder.finest, ladder.finest)
 
 
 def _completed(values: Tensor, have: Tensor, mean_levels: Tensor, ladder: Ladder) -> Tensor:
