@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json as json_module
 import platform as platform_module
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from fleet.coders import Coder, PaperCoder, coder_named
 from fleet.errors import FleetError
 from fleet.resources import expanded, find_model
 from fleet.runlog import check_writable
@@ -31,10 +32,17 @@ def evaluate(
     limit: Annotated[int, typer.Option(help="Only the first so many pictures; 0: all.", min=0)] = 0,
     precision: Annotated[str, typer.Option(help="Which ONNX stages run: float or int8.")] = "float",
     threads: Annotated[int, typer.Option(help="Threads of the hub's network.", min=1)] = 2,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure this codec; again for more. Default: the bundle's own and paper's."),
+    ] = None,
+    losses: Annotated[
+        int, typer.Option(help="Also lose a random half of the packets of so many pictures, 20 times.", min=0)
+    ] = 0,
 ) -> None:
     """Measure a bundle on labelled pictures, through the code that device and hub run.
 
-    Of the stage before the exit's own everything has arrived; of its own, the packets up to the rung.
+    Of the stage before the exit's own everything has arrived; of its own, everything up to the rung.
     """
     from fleet.bundle import Bundle as Loader  # noqa: PLC0415 - with torch, seconds that --help should not take
 
@@ -45,17 +53,29 @@ def evaluate(
         raise FleetError(f"precision is float or int8, not '{precision}'")
     console = Console()
     loaded = Loader.load(find_model(bundle))
+    coders = [coder_named(name) for name in dict.fromkeys(codec or [loaded.coder.name, "paper", "paper-deflate"])]
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        result = _measure(loaded, data, limit, precision, threads, progress)
+        result = _measure(loaded, data, limit, precision, threads, coders, losses, progress)
     if json is not None:
         json.write_text(json_module.dumps(result, indent=1) + "\n")
     _show(result, console)
 
 
-def _measure(bundle: Bundle, data: str, limit: int, precision: str, threads: int, progress: Progress) -> dict[str, Any]:
+def _measure(
+    bundle: Bundle,
+    data: str,
+    limit: int,
+    precision: str,
+    threads: int,
+    coders: Sequence[Coder],
+    losses: int,
+    progress: Progress,
+) -> dict[str, Any]:
     import torch  # noqa: PLC0415
 
     from fleet.evaluation import accuracy  # noqa: PLC0415
+    from fleet.evaluation.compare import bytes_at_equal_accuracy  # noqa: PLC0415
+    from fleet.evaluation.losses import DRAWS, PAYLOAD, cost_of_losses  # noqa: PLC0415
     from fleet.fusion import load_cloud  # noqa: PLC0415
     from fleet.runtime import DeviceNetwork  # noqa: PLC0415
     from fleet.sources import open_source  # noqa: PLC0415
@@ -70,10 +90,28 @@ def _measure(bundle: Bundle, data: str, limit: int, precision: str, threads: int
             raise FleetError(f"{data} is no set of pictures: give a directory or a tar of CLASS/FILE")
         frames = islice(iter(source.read, None), limit or None)
         recorded = accuracy.record(bundle, network, frames, lambda: progress.advance(pictures))
-    steps = sum(len(layout.rungs) for layout in bundle.layouts.values())
+    steps = sum(len(coder.rungs(layout)) for layout in bundle.layouts.values() for coder in coders)
     exits = progress.add_task("exits", total=steps)
-    measured = _exits(bundle, cloud, recorded, lambda: progress.advance(exits))
+    known: dict[Hashable, dict[str, Any]] = {}
+    codecs = {
+        coder.name: {"exits": _exits(bundle, cloud, recorded, coder, known, lambda: progress.advance(exits))}
+        for coder in coders
+    }
+    measured = codecs[coders[0].name]["exits"]
     last = measured[-1]["rungs"][-1]
+    result: dict[str, Any] = {}
+    if theirs := [coder.name for coder in coders[1:] if isinstance(coder, PaperCoder)]:
+        result["bytes_at_equal_accuracy"] = {
+            f"{coders[0].name} / {name}": bytes_at_equal_accuracy(measured, codecs[name]["exits"]) for name in theirs
+        }
+    if losses:
+        rounds = progress.add_task("losses", total=len(bundle.layouts))
+        result["losses"] = {
+            "conditions": {"pictures": min(losses, len(recorded)), "draws": DRAWS, "payload": PAYLOAD, "seed": 0},
+            "exits": cost_of_losses(
+                bundle, cloud, recorded.first(losses), coders[0], done=lambda: progress.advance(rounds)
+            ),
+        }
     return {
         "conditions": {
             "bundle": bundle.name,
@@ -84,32 +122,46 @@ def _measure(bundle: Bundle, data: str, limit: int, precision: str, threads: int
             "precision": precision,
             "payload": 244,
             "previous_stage": "complete",
+            "bytes_of": f"the first {accuracy.SIZED} pictures",
             "intervals": "95 %, percentile bootstrap, seed 0",
             "machine": platform_module.machine(),
         },
         **{key: last[key] for key in last if key.startswith("accuracy")},
         "device": accuracy.accuracies(bundle.classes, recorded.local.astype("float64"), recorded),
-        "codecs": {bundle.coder.name: {"exits": measured}},
+        "codecs": codecs,
+        **result,
     }
 
 
-def _exits(bundle: Bundle, cloud: Any, recorded: Recorded, done: Callable[[], None]) -> list[dict[str, Any]]:
+def _exits(
+    bundle: Bundle,
+    cloud: Any,
+    recorded: Recorded,
+    coder: Coder,
+    known: dict[Hashable, dict[str, Any]],
+    done: Callable[[], None],
+) -> list[dict[str, Any]]:
+    """Every exit at every rung; what two variants of a codec give alike is computed once and kept in ``known``."""
     from fleet.evaluation import accuracy  # noqa: PLC0415
 
-    encoded = {n: accuracy.encode(o, recorded.latents[n], bundle.coder) for n, o in bundle.layouts.items()}
+    encoded = {n: accuracy.encode(o, recorded.latents[n], coder) for n, o in bundle.layouts.items()}
     whole = {n: accuracy.received(o, encoded[n], o.rungs[-1]) for n, o in bundle.layouts.items()}
     measured = []
     for n, layout in bundle.layouts.items():
         rungs = []
-        for rung in layout.rungs:
-            own = accuracy.received(layout, encoded[n], rung)
-            maps = [own if m == n else whole[m] for m in cloud.fused[n]]
+        for rung in coder.rungs(layout):
+            key = type(coder), n, rung
+            if key not in known:
+                own = accuracy.received(layout, encoded[n], rung)
+                maps = [own if m == n else whole[m] for m in cloud.fused[n]]
+                logits = accuracy.exit_logits(cloud, n, maps)
+                known[key] = accuracy.accuracies(bundle.classes, logits, recorded)
             rungs.append(
                 {
                     "size": rung,
                     "bytes": round(float(encoded[n].bytes[rung].mean()), 1),
                     "packets": round(float(encoded[n].packets[rung].mean()), 2),
-                    **accuracy.accuracies(bundle.classes, accuracy.exit_logits(cloud, n, maps), recorded),
+                    **known[key],
                 }
             )
             done()
@@ -120,22 +172,32 @@ def _exits(bundle: Bundle, cloud: Any, recorded: Recorded, done: Callable[[], No
 def _show(result: dict[str, Any], console: Console) -> None:
     conditions = result["conditions"]
     table = Table(title=f"{conditions['bundle']} on {conditions['pictures']} pictures of {conditions['data']}")
-    for column in ("exit", "rung", "bytes", "packets", "groups", "wake words", "classes"):
+    for column in ("codec", "exit", "rung", "bytes", "packets", "groups", "wake words", "classes"):
         table.add_column(column, justify="right")
     for codec, measured in result["codecs"].items():
         for entry in measured["exits"]:
             for rung in entry["rungs"]:
                 table.add_row(
-                    *(str(entry["stage"]), str(rung["size"]), f"{rung['bytes']:.0f}", f"{rung['packets']:.1f}"),
+                    *(codec, str(entry["stage"]), str(rung["size"]), f"{rung['bytes']:.0f}", f"{rung['packets']:.1f}"),
                     *(_percent(rung[key]) for key in ("accuracy_groups", "accuracy_wake_words", "accuracy_classes")),
                 )
-        table.caption = f"codec {codec}; everything of the stage before has arrived"
     device = result["device"]
     table.add_row(
-        *("device", "", "", ""),
+        *("", "device", "", "", ""),
         *(_percent(device[key]) for key in ("accuracy_groups", "accuracy_wake_words", "accuracy_classes")),
     )
+    table.caption = "everything of the stage before has arrived"
     console.print(table)
+    for pair, found in result.get("bytes_at_equal_accuracy", {}).items():
+        ratios = (
+            f"{found['mean_ratio_full_ladder']} with the full ladder, {found['mean_ratio_fewest']} with fewest rungs"
+        )
+        console.print(f"bytes at equal accuracy, {pair}, mean of the first exits: {ratios}")
+    for entry in result.get("losses", {}).get("exits", ()):
+        console.print(
+            f"exit {entry['stage']}, {entry['packets']} packets of {result['losses']['conditions']['payload']} bytes: "
+            f"{_percent(entry['lost'])} with a random half lost, {_percent(entry['in_order'])} with half in order"
+        )
 
 
 def _percent(share: float | None) -> str:

@@ -48,6 +48,11 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.truths)
 
+    def first(self, count: int) -> Recorded:
+        """The first so many images, or all."""
+        latents = {n: maps[:count] for n, maps in self.latents.items()}
+        return Recorded(self.truths[:count], self.classes[:count], latents, self.local[:count])
+
 
 def record(bundle: Bundle, network: DeviceNetwork, frames: Iterable[Frame], seen: Callable[[], None]) -> Recorded:
     """Run the device's network over labelled images.

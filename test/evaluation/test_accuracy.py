@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tarfile
 from io import BytesIO
@@ -13,33 +14,36 @@ import pytest
 from typer.testing import CliRunner
 
 from fleet.cli import app
-from fleet.codec import CODERS, StageBuffer, encode_stage
+from fleet.codec import CODERS, StageBuffer, coder_named, encode_stage
 from fleet.errors import FleetError
+from fleet.layout import count_tables
 from fleet.packet import Header
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fleet.evaluation import accuracy  # noqa: E402
+from fleet.evaluation import accuracy, compare, losses  # noqa: E402
 
 # The number of threads is the process's; with another one, later tests would not be exactly repeatable.
 ONE = ("--threads", "1")
 
 
-def test_the_maps_of_a_rung_are_those_of_a_hub_that_received_its_packets(small_bundle):
+@pytest.mark.parametrize("coder", CODERS.values(), ids=lambda coder: coder.name)
+def test_the_maps_of_a_rung_are_those_of_a_hub_that_received_its_packets(small_bundle, coder):
     layout = small_bundle.layouts[2]
     latents = np.random.default_rng(0).normal(size=(5, layout.channels, 8, 8)).astype(np.float32)
-    encoded = accuracy.encode(layout, latents, CODERS[0], payload=40)
-    for rung in layout.rungs:
+    layout = dataclasses.replace(layout, spread=4, tables=count_tables(layout, latents))
+    encoded = accuracy.encode(layout, latents, coder, payload=40)
+    for rung in coder.rungs(layout):
         maps = accuracy.received(layout, encoded, rung)
         for k, latent in enumerate(latents):
-            packets = encode_stage(layout, latent, inference_id=0, payload=40, coder=CODERS[0])
-            sent = packets[: int(encoded.packets[rung][k])]
-            assert sum(map(len, sent)) == encoded.bytes[rung][k]
+            packets = encode_stage(layout, latent, inference_id=0, payload=40, coder=coder, rung=rung)
+            assert len(packets) == encoded.packets[rung][k]
+            assert sum(map(len, packets)) == encoded.bytes[rung][k]
             buffer = StageBuffer(layout)
-            for packet in sent:
+            for packet in packets:
                 buffer.add(Header.unpack(packet), packet)
-            assert buffer.received >= layout.rung_end(rung)
-            np.testing.assert_array_equal(maps[k], buffer.features())
+            assert buffer.received == layout.rung_end(rung)
+            np.testing.assert_array_equal(maps[k], buffer.view())
 
 
 def test_wake_words_are_judged_among_their_own_images_and_groups(small_bundle):
@@ -69,15 +73,61 @@ def test_a_tar_of_labelled_pictures_gives_the_designed_fields(tiny_bundle, tmp_p
     document = json.loads(out.read_text())
     assert {"accuracy_wake_words", "accuracy_groups", "accuracy_classes"} <= set(document)
     assert document["conditions"]["pictures"] == 4
-    exits = document["codecs"]["plain"]["exits"]
-    assert [entry["stage"] for entry in exits] == sorted(tiny_bundle.layouts)
-    for entry in exits:
-        sizes = [rung["size"] for rung in entry["rungs"]]
-        assert sizes == list(tiny_bundle.layouts[entry["stage"]].rungs)
-        bytes_sent = [rung["bytes"] for rung in entry["rungs"]]
-        assert bytes_sent == sorted(bytes_sent)
-        assert bytes_sent[0] > 0
-        assert {"packets", "accuracy_groups", "accuracy_wake_words"} <= set(entry["rungs"][0])
+    assert list(document["codecs"]) == ["fleet", "paper", "paper-deflate"]
+    for name, codec in document["codecs"].items():
+        assert [entry["stage"] for entry in codec["exits"]] == sorted(tiny_bundle.layouts)
+        for entry in codec["exits"]:
+            sizes = [rung["size"] for rung in entry["rungs"]]
+            assert sizes == list(coder_named(name).rungs(tiny_bundle.layouts[entry["stage"]]))
+            bytes_sent = [rung["bytes"] for rung in entry["rungs"]]
+            assert bytes_sent == sorted(bytes_sent)
+            assert bytes_sent[0] > 0
+            assert {"packets", "accuracy_groups", "accuracy_wake_words"} <= set(entry["rungs"][0])
+    assert set(document["bytes_at_equal_accuracy"]) == {"fleet / paper", "fleet / paper-deflate"}
+
+
+def test_losses_are_measured_where_there_are_packets_to_lose(tiny_bundle, tmp_path):
+    out, pictures = tmp_path / "out.json", _pictures(tmp_path, ("vehicle", "n02"))
+    options = ["--codec", "plain", "--losses", "3", "--json", str(out), *ONE]
+    result = CliRunner().invoke(app, ["evaluate", str(tiny_bundle.path), str(pictures), *options])
+    assert result.exit_code == 0, result.output
+    losses = json.loads(out.read_text())["losses"]
+    assert losses["conditions"]["pictures"] == 3
+    assert losses["exits"]
+    for entry in losses["exits"]:
+        assert entry["packets"] >= 4
+        assert entry["lost_range"][0] <= entry["lost"] <= entry["lost_range"][1]
+
+
+def test_half_of_the_packets_are_kept_whichever_they_are():
+    ends = [np.array([10, 15, 40, 64]), np.array([20, 40, 50, 60, 64])]
+    in_order = losses.kept_in_order(ends, 64)
+    assert in_order.sum(axis=1).tolist() == [15, 40]
+    assert in_order[0, :15].all()
+    assert in_order[1, :40].all()
+    for seed in range(20):
+        kept = losses.kept_at_random(ends, 64, np.random.default_rng(seed))
+        for row, e in zip(kept, ends, strict=True):
+            packets = np.split(row, e[:-1])
+            assert sum(packet.all() for packet in packets) == len(e) // 2
+            assert sum(packet.any() for packet in packets) == len(e) // 2
+
+
+def test_bytes_are_compared_at_equal_accuracy_and_no_other():
+    def exits(*rungs):
+        return [{"stage": 1, "rungs": [{"bytes": b, "accuracy_groups": a} for b, a in rungs]}]
+
+    found = compare.bytes_at_equal_accuracy(exits((50, 0.7), (90, 0.8)), exits((100, 0.6), (200, 0.796), (300, 0.797)))
+    assert found["exits"][0]["full_ladder"] == {
+        "bytes": [90, 300],
+        "accuracy_groups": [0.8, 0.797],
+        "equal": True,
+        "ratio": 0.3,
+    }
+    assert found["exits"][0]["fewest"] == {"bytes": [90, 200], "target": 0.792, "ratio": 0.45}
+    worse = compare.bytes_at_equal_accuracy(exits((90, 0.7)), exits((100, 0.71), (300, 0.8)))
+    assert not worse["exits"][0]["full_ladder"]["equal"]
+    assert worse["mean_ratio_fewest"] == 0.9
 
 
 def test_pictures_without_a_known_label_are_refused_in_one_line(tiny_bundle, tmp_path):
