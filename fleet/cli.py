@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from fleet.commands.calibrate import calibrate
 from fleet.commands.evaluate import evaluate
 from fleet.commands.export import export
 from fleet.commands.link import link
@@ -35,7 +36,7 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-for _function in (up, link, evaluate, train, export):
+for _function in (up, link, evaluate, train, calibrate, export):
     _verb(_function)
 
 

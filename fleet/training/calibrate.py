@@ -4,64 +4,185 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from fleet.exits import Classes, softmax
+from fleet.errors import FleetError
+from fleet.exits import Classes, Decider, softmax
+from fleet.packet import LOCAL_ANSWER_STAGE
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 _TEMPERATURES = np.geomspace(0.25, 4.0, 121)
 MAX_LOSS = 0.01
+MIN_PICTURES = 20
+"""A handful of images says nothing about a threshold."""
+SWEPT = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
+"""Thresholds that are tried for all exits at once: 0.1 to 0.9."""
 
 
-def temperature(logits: npt.ArrayLike, labels: npt.NDArray[np.int64]) -> float:
+@dataclass(frozen=True)
+class Judged:
+    """How sure and how right every exit is on labelled images.
+
+    Attributes:
+        stages: the exits in order.
+        certainty: what each compares with its threshold, shape (exits, N).
+        right: whether its group is the true one, shape (exits, N).
+        whole: whether the whole network's group is the true one, shape (N,).
+    """
+
+    stages: tuple[int, ...]
+    certainty: FloatArray
+    right: BoolArray
+    whole: BoolArray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes of a set of thresholds when the first exit that is sure answers, or else the whole network.
+
+    Attributes:
+        accuracy: share of images whose group is right.
+        answered: share of images that each exit answers, by exit.
+        whole: share that is left to the whole network.
+    """
+
+    accuracy: float
+    answered: Mapping[int, float]
+    whole: float
+
+    def mean_stage(self, last: int) -> float:
+        """The mean stage that answers, the whole network counted as stage ``last``."""
+        return sum(stage * share for stage, share in self.answered.items()) + last * self.whole
+
+
+def temperature(logits: npt.ArrayLike, labels: IntArray, *, groups_of: Classes | None = None) -> float:
     """The temperature with the least negative log-likelihood (temperature scaling, Guo et al., ICML 2017).
 
     Args:
         logits: shape (N, classes).
-        labels: shape (N,).
+        labels: indices of classes, or of groups where ``groups_of`` is given, shape (N,).
+        groups_of: the classes whose probabilities are summed to groups first.
     """
     scores = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(labels))
 
     def loss(t: float) -> float:
-        return float(-np.log(np.maximum(softmax(scores / t)[rows, labels], 1e-12)).mean())
+        probabilities = softmax(scores / t)
+        if groups_of is not None:
+            probabilities = groups_of.group_probabilities(probabilities)
+        return float(-np.log(np.maximum(probabilities[rows, labels], 1e-12)).mean())
 
     return float(min(_TEMPERATURES, key=loss))
 
 
-def thresholds(
-    probabilities: Mapping[int, FloatArray],
-    final: FloatArray,
-    labels: npt.NDArray[np.int64],
-    classes: Classes,
-    *,
-    max_loss: float = MAX_LOSS,
-) -> dict[int, float]:
+def with_temperatures(
+    decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArray, labels: IntArray
+) -> Decider:
+    """The same decider with a temperature for every exit and the whole network, and without thresholds.
+
+    They are fitted on class probabilities, or on group probabilities where any image is labelled by group only.
+
+    Args:
+        decider: its classes, trigger and unit stay.
+        logits: by exit, the whole network's under ``LOCAL_ANSWER_STAGE``, shapes (N, classes).
+        truths: index of the true group, shape (N,).
+        labels: index of the true class, -1 where only the group is known, shape (N,).
+    """
+    by_group = bool((labels < 0).any())
+    wanted, groups_of = (truths, decider.classes) if by_group else (labels, None)
+    found = {n: temperature(scores, wanted, groups_of=groups_of) for n, scores in logits.items()}
+    return replace(decider, temperatures=found, thresholds={})
+
+
+def judged(decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArray) -> Judged:
+    """How sure and how right every exit is, with the decider's temperatures, trigger and unit.
+
+    Args:
+        decider: its thresholds do not matter.
+        logits: by exit, the whole network's under ``LOCAL_ANSWER_STAGE``, shapes (N, classes).
+        truths: index of the true group, shape (N,).
+    """
+    scaled = {
+        n: softmax(np.asarray(scores, dtype=np.float64) / decider.temperatures.get(n, 1.0))
+        for n, scores in logits.items()
+    }
+    right = {n: decider.classes.group_probabilities(p).argmax(axis=1) == truths for n, p in scaled.items()}
+    stages = tuple(sorted(set(logits) - {LOCAL_ANSWER_STAGE}))
+    return Judged(
+        stages,
+        np.stack([decider.certainty(scaled[n]) for n in stages]),
+        np.stack([right[n] for n in stages]),
+        right[LOCAL_ANSWER_STAGE],
+    )
+
+
+def thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> dict[int, float]:
     """One threshold an exit: it may answer where waiting for the whole network would gain next to nothing.
 
     The smallest certainty such that, on the images that are at least as certain, the exit is right as often as
     the whole network on the same images, less ``max_loss``. An exit that is never that good gets none.
 
     Args:
-        probabilities: class probabilities after temperature scaling, by exit, shapes (N, classes).
-        final: of the whole network, shape (N, classes).
-        labels: shape (N,).
-        classes: whose groups are judged.
+        found: of :func:`judged`.
         max_loss: accepted loss of group accuracy, 0..1.
     """
-    truth = np.asarray(classes.group_of)[labels]
-    best = classes.group_probabilities(final).argmax(axis=1) == truth
-    found = {}
-    for exit_stage, p in probabilities.items():
-        groups = classes.group_probabilities(p)
-        certainty = groups.max(axis=1)
+    chosen = {}
+    for stage, certainty, right in zip(found.stages, found.certainty, found.right, strict=True):
         order = np.argsort(-certainty)
         answered = np.arange(1, len(order) + 1)
-        gain = np.cumsum(best[order].astype(int) - (groups.argmax(axis=1) == truth)[order]) / answered
-        # A handful of images says nothing about a threshold.
-        allowed = np.flatnonzero((gain <= max_loss) & (answered >= max(20, len(order) // 100)))
+        gain = np.cumsum(found.whole[order].astype(int) - right[order]) / answered
+        allowed = np.flatnonzero((gain <= max_loss) & (answered >= max(MIN_PICTURES, len(order) // 100)))
         if len(allowed):
-            found[exit_stage] = round(float(certainty[order[allowed[-1]]]), 4)
-    return found
+            chosen[stage] = round(float(certainty[order[allowed[-1]]]), 4)
+    return chosen
+
+
+def outcome(found: Judged, chosen: Mapping[int, float]) -> Outcome:
+    """Replay thresholds: each image is answered by its first exit that is sure, or else by the whole network.
+
+    Args:
+        found: of :func:`judged`.
+        chosen: threshold by exit; an exit without one never answers.
+    """
+    waiting = np.ones(len(found.whole), dtype=np.bool_)
+    right = found.whole.copy()
+    answered = {}
+    for stage, certainty, of_exit in zip(found.stages, found.certainty, found.right, strict=True):
+        here = waiting & (certainty >= chosen.get(stage, np.inf))
+        right[here] = of_exit[here]
+        answered[stage] = float(here.mean())
+        waiting &= ~here
+    return Outcome(float(right.mean()), answered, float(waiting.mean()))
+
+
+def sweep(found: Judged) -> dict[float, Outcome]:
+    """What comes of one threshold for all exits, by threshold."""
+    return {level: outcome(found, dict.fromkeys(found.stages, level)) for level in SWEPT}
+
+
+def single_threshold(found: Judged, *, max_loss: float = MAX_LOSS) -> dict[int, float]:
+    """The same threshold for every exit: the lowest with which all together lose little.
+
+    Args:
+        found: of :func:`judged`.
+        max_loss: accepted loss of group accuracy against the whole network on all images, 0..1.
+
+    Raises:
+        FleetError: every threshold loses more.
+    """
+    best = float(found.whole.mean())
+    tried = sweep(found)
+    for level, result in tried.items():
+        if result.accuracy >= best - max_loss - 1e-9:
+            return dict.fromkeys(found.stages, level)
+    least = max(tried, key=lambda level: tried[level].accuracy)
+    raise FleetError(
+        f"every single threshold from {SWEPT[0]:g} to {SWEPT[-1]:g} loses more than {max_loss * 100:g} points; "
+        f"the best, {least:g}, loses {(best - tried[least].accuracy) * 100:.1f}: give that to --max-loss, "
+        "or leave out --single"
+    )

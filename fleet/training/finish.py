@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from fleet.backbones import MEAN, STD, build_backbone
 from fleet.bundle import Bundle
 from fleet.codec import coder_named
 from fleet.errors import FleetError
-from fleet.exits import Decider, softmax
+from fleet.exits import Decider
 from fleet.export import export_bundle
+from fleet.int8 import IMAGES, quantise_bundle
 from fleet.packet import LOCAL_ANSWER_STAGE
 from fleet.training.base import predict
-from fleet.training.calibrate import temperature, thresholds
+from fleet.training.calibrate import judged, thresholds, with_temperatures
 from fleet.training.checkpoint import load_checkpoint
 from fleet.training.config import TrainingConfig, parse_config
 from fleet.training.data import load_training_sets
@@ -28,7 +30,7 @@ DATA_NOTE = (
 )
 
 
-def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: Path) -> Bundle:
+def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: Path, int8: bool = True) -> Bundle:
     """Calibrate a run with trained exits on its calibration split and write the bundle.
 
     Args:
@@ -37,6 +39,7 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
         name: of the bundle.
         data: folder of the data set, the configuration's own where None.
         cache: folder for decoded images.
+        int8: whether to add int8 stages; their ranges come from training images.
 
     Raises:
         FleetError: no trained exits there, no data, or the bundle cannot be written.
@@ -57,13 +60,12 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     logits = {n: training.logits(calibration, n) for n in training.stages}
     # predict() gives probabilities; their logarithm is a set of logits like any other.
     logits[LOCAL_ANSWER_STAGE] = np.log(np.maximum(predict(training.backbone, calibration), 1e-30))
-    temperatures = {n: temperature(scores, labels) for n, scores in logits.items()}
-    scaled = {n: softmax(scores.astype(np.float64) / temperatures[n]) for n, scores in logits.items()}
-    final = scaled.pop(LOCAL_ANSWER_STAGE)
-    decider = Decider(classes, temperatures, thresholds(scaled, final, labels, classes))
+    truths = np.asarray(classes.group_of)[labels]
+    decider = with_temperatures(Decider(classes, {}, {}), logits, truths, labels)
+    decider = replace(decider, thresholds=thresholds(judged(decider, logits, truths)))
     training.cloud.cpu()
     with torch.no_grad():
-        return export_bundle(
+        bundle = export_bundle(
             output,
             name=name,
             cloud=training.cloud,
@@ -77,6 +79,10 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
             trained=True,
             notes={"licence": "Apache-2.0 (code and weights)", "data": DATA_NOTE, "training": _history(config)},
         )
+    if not int8:
+        return bundle
+    chosen = np.random.default_rng(0).choice(len(train), min(IMAGES, len(train)), replace=False)
+    return quantise_bundle(bundle, train.images[np.sort(chosen)])
 
 
 def _history(config: TrainingConfig) -> str:
