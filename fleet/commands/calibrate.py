@@ -66,7 +66,11 @@ def calibrate(
     found = method.judged(decider, logits, recorded.truths)
     choose = method.single_threshold if single else method.thresholds
     decider = replace(decider, thresholds=choose(found, max_loss=max_loss / 100))
-    saved = _write(loaded, decider, target)
+    note = (
+        f"`fleet calibrate` on {len(recorded)} labelled pictures, {precision} stages, {trigger} of the {unit}, "
+        f"{'one threshold' if single else 'a threshold an exit'}, at most {max_loss:g} points lost."
+    )
+    saved = _write(replace(loaded, notes={**loaded.notes, "calibration": note}), decider, target)
     result = _result(saved, found, {"data": data, "single": single, "max_loss": max_loss, "precision": precision})
     if json is not None:
         json.write_text(json_module.dumps(result, indent=1) + "\n")

@@ -66,7 +66,8 @@ def test_the_bundle_is_rewritten_in_place_and_says_that_it_is_another(tiny_copy,
     after = Bundle.load(tiny_copy)
     assert after.identity != before.identity
     assert f"{before.identity.hex()} becomes {after.identity.hex()}" in output
-    assert after.notes == before.notes != {}
+    assert before.notes.items() < after.notes.items()
+    assert "25 labelled pictures" in after.notes["calibration"]
     assert after.checksums == before.checksums
     assert set(after.decider.temperatures) == {*before.layouts, LOCAL_ANSWER_STAGE}
     assert set(after.decider.thresholds) == set(before.layouts)  # any loss is allowed
