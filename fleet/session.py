@@ -166,9 +166,7 @@ class CloudSession:
             return None
         self._fresh = False
         stage = max(self._buffers)
-        maps = tuple(
-            (self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).view() for n in self.fused[stage]
-        )
+        maps = tuple((self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).view() for n in self.fused[stage])
         return ExitTask(self._current, stage, maps, self._buffers[stage].complete)
 
     def conclude(self, task: ExitTask, logits: npt.ArrayLike) -> tuple[Prediction, Answer | None]:

@@ -110,7 +110,7 @@ def test_every_exit_of_the_hub_is_the_one_that_was_exported(tiny_bundle, origina
     cloud, generator = load_cloud(tiny_bundle), torch.Generator().manual_seed(0)
     for n, fused in cloud.fused.items():
         layouts = [tiny_bundle.layouts[m] for m in fused]
-        maps = [torch.randn(1, o.channels, o.ladder.finest, o.ladder.finest, generator=generator) for o in layouts]
+        maps = [torch.randn(1, 2 * o.channels, o.ladder.finest, o.ladder.finest, generator=generator) for o in layouts]
         with torch.inference_mode():
             close(cloud(n, maps).numpy(), original["cloud"](n, maps))
 

@@ -22,7 +22,7 @@ def cloud(tiny_bundle):
 def maps_for(bundle, cloud, n, batch=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     layouts = [bundle.layouts[m] for m in cloud.fused[n]]
-    return [torch.randn(batch, o.channels, o.ladder.finest, o.ladder.finest, generator=generator) for o in layouts]
+    return [torch.randn(batch, 2 * o.channels, o.ladder.finest, o.ladder.finest, generator=generator) for o in layouts]
 
 
 def test_an_exit_fuses_its_stage_and_the_one_before(cloud):

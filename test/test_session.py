@@ -78,17 +78,20 @@ def test_an_exit_is_offered_on_the_newest_stage_with_all_that_has_arrived_of_the
     task = session.next_task()
     assert isinstance(task, ExitTask)
     assert (task.inference_id, task.stage, task.complete) == (7, 2, False)
-    assert [m.shape for m in task.maps] == [(small_bundle.layouts[n].channels, 8, 8) for n in (1, 2)]
+    assert [m.shape for m in task.maps] == [(2 * small_bundle.layouts[n].channels, 8, 8) for n in (1, 2)]
     one = small_bundle.layouts[1]
     expected = one.quantiser.dequantise(np.random.default_rng(1).integers(0, 16, (one.channels, 8, 8)))
-    np.testing.assert_array_equal(task.maps[0], expected)
+    np.testing.assert_array_equal(task.maps[0], np.concatenate([expected, np.ones_like(expected)]))
+    known = task.maps[1][small_bundle.layouts[2].channels :]
+    assert 0 < known.mean() < 1
 
 
-def test_a_stage_of_which_nothing_arrived_is_its_mean(session, packets, small_bundle):
+def test_a_stage_of_which_nothing_arrived_is_its_mean_and_marked_as_unknown(session, packets, small_bundle):
     session.take(packets(7, 5)[0])
     task = session.next_task()
     assert task.stage == 5
-    assert np.all(task.maps[0] == small_bundle.layouts[4].quantiser.dequantise(np.full((3, 8, 8), 8)))
+    assert np.all(task.maps[0][:3] == small_bundle.layouts[4].quantiser.dequantise(np.full((3, 8, 8), 8)))
+    assert not task.maps[0][3:].any()
 
 
 def test_an_exit_is_offered_once_for_each_arrival_of_something_new(session, packets):

@@ -92,11 +92,32 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
+class DepthConfig:
+    """Channels by the time of the next stage (:func:`fleet.depths.stage_depths`).
+
+    Attributes:
+        platform: name of a platform profile, or a file.
+        first: channels behind stage 1.
+        bits: what a coefficient takes on the air, on average.
+        ci_ms: connection interval.
+        packets: a connection event.
+        payload: bytes of a packet.
+    """
+
+    platform: str = "cortex-a77-200"
+    first: int = 2
+    bits: float = 2.5
+    ci_ms: float = 7.5
+    packets: int = 4
+    payload: int = 244
+
+
+@dataclass(frozen=True)
 class ExitConfig:
     """Training of encoders and exits on the finished base network.
 
     Attributes:
-        channels: channels that travel, one a stage from stage 1 on; the last is N.
+        channels: channels that travel, one a stage from stage 1 on; the last is N. Empty: by ``depth``.
         base: g0, bands a side of the base grid.
         rungs: sizes at which a group of coefficients ends; the last is the data set's largest.
         levels: quantiser levels.
@@ -113,9 +134,10 @@ class ExitConfig:
         rate: weight of what the coefficients cost, a bit each.
     """
 
-    channels: tuple[int, ...]
     base: int
     rungs: tuple[int, ...]
+    channels: tuple[int, ...] = ()
+    depth: DepthConfig = field(default_factory=DepthConfig)
     levels: int = 16
     order: Literal["corner", "centre"] = "centre"
     steps: int = 8000

@@ -10,9 +10,10 @@ serves every budget, and earlier channels learn to carry more.
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from torch import Tensor
 
 from fleet.backbones import Backbone
 from fleet.codec import StageLayout
+from fleet.depths import stage_depths
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import softmax
 from fleet.export import counted, new_encoders, stage_layouts
 from fleet.fusion import CloudNetwork
+from fleet.ladder import finest_grid
+from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
 from fleet.training.checkpoint import load_checkpoint, save_checkpoint
-from fleet.training.config import TrainingConfig
+from fleet.training.config import ExitConfig, TrainingConfig
 from fleet.training.data import ImageSet
 from fleet.training.latents import received_part
 from fleet.training.schedule import one_cycle, step_seed
@@ -57,6 +61,33 @@ class ExitProgress:
     steps: int
     loss: float
     images_per_s: float
+
+
+def channels_of(plan: ExitConfig, backbone: Backbone) -> dict[int, int]:
+    """Channels that travel, by stage: as listed, or by the time of the stages on a platform.
+
+    Raises:
+        FleetError: more stages than the network has, or a platform without times.
+    """
+    if plan.channels:
+        if len(plan.channels) >= len(backbone.stage_specs) or min(plan.channels) < 1:
+            raise FleetError(
+                f"exits.channels must list 1 or more for each of at most {len(backbone.stage_specs) - 1} stages"
+            )
+        return dict(enumerate(plan.channels, start=1))
+    profile = load_profile(plan.depth.platform)
+    specs = {spec.n: spec for spec in backbone.stage_specs}
+    times = {n: profile.seconds(asdict(spec.macs), n) or math.nan for n, spec in specs.items()}
+    sent = range(1, backbone.exit_stages + 1)
+    return stage_depths(
+        times,
+        {n: finest_grid(specs[n].size, plan.base, plan.rungs[-1]) for n in sent},
+        first=plan.depth.first,
+        bits=plan.depth.bits,
+        ci_s=plan.depth.ci_ms / 1000,
+        packets=plan.depth.packets,
+        payload=plan.depth.payload,
+    )
 
 
 class ExitTraining:
@@ -89,7 +120,7 @@ class ExitTraining:
         self.train, self.calibration, self.output = train, calibration, output
         self.device = torch.device(device)
         torch.manual_seed(config.seed)
-        channels = dict(enumerate(self.plan.channels, start=1))
+        channels = channels_of(self.plan, backbone)
         self.backbone = backbone.to(self.device).eval().requires_grad_(False)
         self.encoders = new_encoders(
             backbone, channels, base=self.plan.base, largest=self.plan.rungs[-1], levels=self.plan.levels
