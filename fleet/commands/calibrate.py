@@ -178,10 +178,10 @@ def _show(result: dict[str, Any], console: Console) -> None:
     conditions = result["conditions"]
     table = Table(
         title=f"{conditions['bundle']} on {conditions['pictures']} pictures of {conditions['data']}",
-        caption=f"{conditions['trigger']} of the {conditions['unit']}; the whole network is right on "
+        caption=f"exits answer from this {conditions['trigger']} of the {conditions['unit']} on; the whole network is right on "
         f"{result['whole_network']['accuracy_groups']:.1%}, and counts as stage {conditions['device_counts_as_stage']}",
     )
-    for column in ("threshold", "groups", "mean stage", *result["chosen"]["answered"]):
+    for column in ("from", "groups", "mean stage", *result["chosen"]["answered"]):
         table.add_column(column, justify="right")
     chosen = "chosen" if result["thresholds"] else "no exit"
     for name, row in [*((f"{r['threshold']:.2f}", r) for r in result["sweep"]), (chosen, result["chosen"])]:
