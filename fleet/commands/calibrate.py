@@ -178,8 +178,9 @@ def _show(result: dict[str, Any], console: Console) -> None:
     conditions = result["conditions"]
     table = Table(
         title=f"{conditions['bundle']} on {conditions['pictures']} pictures of {conditions['data']}",
-        caption=f"exits answer from this {conditions['trigger']} of the {conditions['unit']} on; the whole network is right on "
-        f"{result['whole_network']['accuracy_groups']:.1%}, and counts as stage {conditions['device_counts_as_stage']}",
+        caption=f"exits answer from this {conditions['trigger']} of the {conditions['unit']} on; "
+        f"the whole network is right on {result['whole_network']['accuracy_groups']:.1%}, and counts as stage "
+        f"{conditions['device_counts_as_stage']}",
     )
     for column in ("from", "groups", "mean stage", *result["chosen"]["answered"]):
         table.add_column(column, justify="right")
