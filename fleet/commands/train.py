@@ -46,6 +46,8 @@ def train(
     from fleet.training.base import BaseTraining  # noqa: PLC0415
     from fleet.training.data import load_training_sets  # noqa: PLC0415
 
+    from fleet.training.checkpoint import only_writer  # noqa: PLC0415
+
     console = Console()
     settings = _settings(config, output, resume=resume)
     where = _device(device, threads)
@@ -55,16 +57,17 @@ def train(
     root = data or Path(settings.data.root)
     with console.status(f"Reading images from {root}"):
         sets = load_training_sets(settings.data, root, size=settings.input_size, cache=expanded(cache))
-    training = BaseTraining(settings, *sets, output, where)
-    if resume:
-        training.resume()
-    elif weights is not None and (left := training.start_from(weights)):
-        console.print(f"{weights} has other classes: {', '.join(left)} start at random")
-    if budget_minutes > 0 and training.step < training.steps:
-        _fit(training, budget_minutes, console)
-    _train_base(training, console)
-    if settings.exits is not None:
-        _train_exits(training, console, resume=resume and (output / EXITS).exists())
+    with only_writer(output):
+        training = BaseTraining(settings, *sets, output, where)
+        if resume:
+            training.resume()
+        elif weights is not None and (left := training.start_from(weights)):
+            console.print(f"{weights} has other classes: {', '.join(left)} start at random")
+        if budget_minutes > 0 and training.step < training.steps:
+            _fit(training, budget_minutes, console)
+        _train_base(training, console)
+        if settings.exits is not None:
+            _train_exits(training, console, resume=resume and (output / EXITS).exists())
 
 
 def _settings(config: Path, output: Path, *, resume: bool) -> TrainingConfig:

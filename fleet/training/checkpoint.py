@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,26 @@ class Ema:
         """Take up the state of another average of the same network."""
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
+
+
+@contextmanager
+def only_writer(output: Path) -> Iterator[None]:
+    """Hold the output folder of a run: two runs would overwrite each other's checkpoints.
+
+    Raises:
+        FleetError: another process holds it, or the folder cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / "lock").open("w")
+    except OSError as err:
+        raise FleetError(f"cannot write to {output}: {err.strerror}") from err
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except OSError as err:
+            raise FleetError(f"another training is writing to {output}; stop it or choose another --output") from err
+        yield
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fleet.backbones import Backbone
+from fleet.bundle import layout_from_manifest, layout_to_manifest
 from fleet.codec import StageLayout
 from fleet.depths import stage_depths
 from fleet.encoder import StageEncoder
@@ -133,6 +134,7 @@ class ExitTraining:
         trained = [*self.encoders.parameters(), *self.cloud.exits.parameters()]
         self.optimiser = torch.optim.AdamW(trained, lr=self.plan.peak, weight_decay=0.01)
         self.step = 0
+        self.loss = 0.0  # running mean
         self.rows: list[dict[str, float]] = []
 
     @property
@@ -274,17 +276,17 @@ class ExitTraining:
             save_every_s: seconds between checkpoints.
         """
         begun = saved = time.monotonic()
-        first, loss = self.step, 0.0
+        first = self.step
         while self.step < self.plan.steps:
             value = self.train_step()
-            loss = value if self.step == first + 1 else loss + 0.02 * (value - loss)
+            self.loss = value if self.step == 1 else self.loss + 0.02 * (value - self.loss)
             rate = (self.step - first) * self.plan.batch / (time.monotonic() - begun)
-            listen(ExitProgress(self.step, self.plan.steps, loss, rate))
+            listen(ExitProgress(self.step, self.plan.steps, self.loss, rate))
             if time.monotonic() - saved > save_every_s:
                 self.save()
                 saved = time.monotonic()
         self.layouts = self.make_layouts()
-        self.rows.append({"step": float(self.step), "loss": loss} | self.evaluate())
+        self.rows.append({"step": float(self.step), "loss": self.loss} | self.evaluate())
         self.save()
 
     @torch.no_grad()
@@ -336,7 +338,10 @@ class ExitTraining:
             "exits": self.cloud.exits.state_dict(),
             "means": {str(n): mean for n, mean in self.means.items()},
             "optimiser": self.optimiser.state_dict(),
+            # The layouts follow the means and quantisers only now and then.
+            "layouts": {str(n): layout_to_manifest(layout) for n, layout in self.layouts.items()},
             "step": self.step,
+            "loss": self.loss,
             "rows": self.rows,
         }
         save_checkpoint(self.output / CHECKPOINT, state)
@@ -362,5 +367,5 @@ class ExitTraining:
         for n, mean in state["means"].items():
             self.means[int(n)].copy_(mean)
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.rows = state["step"], state["rows"]
-        self.layouts = self.make_layouts()
+        self.layouts = {int(n): layout_from_manifest(int(n), layout) for n, layout in state["layouts"].items()}
+        self.step, self.loss, self.rows = state["step"], state["loss"], state["rows"]

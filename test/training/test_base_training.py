@@ -21,7 +21,7 @@ from fleet.backbones import save_weights
 from fleet.cli import app
 from fleet.errors import FleetError
 from fleet.training.base import BaseTraining, Progress, load_network, predict
-from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
+from fleet.training.checkpoint import Ema, load_checkpoint, only_writer, save_checkpoint
 from fleet.training.config import AugmentConfig, DataConfig, OptimiserConfig, Phase, TrainingConfig
 from fleet.training.data import load_training_sets
 
@@ -213,6 +213,16 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="damaged"):
         load_checkpoint(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "boom").exists()
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with only_writer(tmp_path / "run"):
+        with pytest.raises(FleetError, match="another training is writing"), only_writer(tmp_path / "run"):
+            pass
+        with only_writer(tmp_path / "other"):
+            pass
+    with only_writer(tmp_path / "run"):
+        pass
 
 
 def test_the_average_forgets_the_random_start() -> None:
