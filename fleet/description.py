@@ -218,7 +218,8 @@ class Description:
         return {
             "description": self.path.name,
             **{
-                key: device.get(key) for key in ("source", "model", "platform", "time_scale", "frame_rate", "precision")
+                key: device.get(key)
+                for key in ("source", "model", "platform", "time_scale", "frame_rate", "precision", "codec")
             },
             "link": {key: getattr(link, key) for key in _LINK_KEYS} | {"effective_packets": link.effective_packets},
         }

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 
 from fleet.answers import PendingAnswers
 from fleet.bundle import Bundle
+from fleet.coders import coder_named
 from fleet.errors import FleetError
 from fleet.inference import Device, Outcome
 from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS
@@ -60,6 +61,7 @@ class DeviceSettings:
     frame_rate: float = setting(8.0, "frames a second at most; 0: as fast as inference goes", within=(0.0, 1000.0))
     model: str = setting("backyard", "model bundle: a directory, or the name of one that is installed", read_only=True)
     precision: str = setting("float", "which ONNX stages run: float or int8", read_only=True)
+    codec: str = setting("", "fleet, plain, paper or paper-deflate; empty: the model's own", read_only=True)
     threads: int = setting(1, "threads of one stage", read_only=True, within=(1, 64))
     platform: str = setting("native", "platform profile to pace the stages to: a name or a YAML file", read_only=True)
     time_scale: float = setting(
@@ -78,8 +80,10 @@ class DeviceSettings:
         """Check what a range cannot say.
 
         Raises:
-            FleetError: an unknown precision, or a time scale that is not positive.
+            FleetError: an unknown precision or codec, or a time scale that is not positive.
         """
+        if self.codec:
+            coder_named(self.codec)
         if self.precision not in ("float", "int8"):
             raise FleetError(f"precision is float or int8, not '{self.precision}'")
         if not self.time_scale > 0:
@@ -132,7 +136,8 @@ class DeviceNode(ManagedNode):
         """Load the model and the platform."""
         settings = self.settings
         self._profile = load_profile(settings.platform, time_scale=settings.time_scale)
-        self._bundle = Bundle.load(find_model(settings.model))
+        bundle = Bundle.load(find_model(settings.model))
+        self._bundle = dataclasses.replace(bundle, coder=coder_named(settings.codec)) if settings.codec else bundle
         self._network = DeviceNetwork(
             self._bundle,
             precision=settings.precision,  # type: ignore[arg-type] - checked by the settings

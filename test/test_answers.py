@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who answers: no frame twice, and none not at all."""
 
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -44,9 +44,8 @@ def train(
     with it changes how many epochs are left.
     """
     from fleet.training.base import BaseTraining  # noqa: PLC0415
-    from fleet.training.data import load_training_sets  # noqa: PLC0415
-
     from fleet.training.checkpoint import only_writer  # noqa: PLC0415
+    from fleet.training.data import load_training_sets  # noqa: PLC0415
 
     console = Console()
     settings = _settings(config, output, resume=resume)

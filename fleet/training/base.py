@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fleet.backbones import Backbone, build_backbone, load_weights
+from fleet.bundle import sha256_of
 from fleet.errors import FleetError
 from fleet.training.augment import augment, mix, normalise
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
@@ -65,6 +66,9 @@ class BaseTraining:
         calibration: images for the accuracies in the log; nothing is chosen on the test split.
         output: folder for checkpoint and log.
         device: ``cpu`` or ``cuda``.
+
+    Attributes:
+        began_with: which weights it started from, in words; empty for random ones.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class BaseTraining:
         self.groups = group_matrix(train.table).to(self.device) if train.table.groups else None
         self.epochs = list_epochs(config.phases, len(train), config.optimiser.batch)
         self.step = 0
+        self.began_with = ""
         self.rows: list[dict[str, float]] = []
         self.epoch_loss, self.epoch_images = 0.0, 0  # sums over the running epoch
 
@@ -120,6 +125,7 @@ class BaseTraining:
             FleetError: unreadable, or weights of another network.
         """
         left = load_weights(self.model, weights)
+        self.began_with = f"{weights.name} (SHA-256 {sha256_of(weights)[:16]})"
         self.ema = Ema(self.model, self.config.optimiser.ema)
         return left
 
@@ -138,6 +144,7 @@ class BaseTraining:
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
+        self.began_with = state.get("began_with", "")
         self.rows = state["rows"]
         self.epoch_loss, self.epoch_images = state["epoch_loss"], state["epoch_images"]
 
@@ -152,6 +159,7 @@ class BaseTraining:
             "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
+            "began_with": self.began_with,
             "rows": self.rows,
             "epoch_loss": self.epoch_loss,
             "epoch_images": self.epoch_images,

@@ -17,6 +17,7 @@ from fleet.exits import Decider
 from fleet.export import export_bundle
 from fleet.int8 import IMAGES, quantise_bundle
 from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.training.base import CHECKPOINT as BASE_CHECKPOINT
 from fleet.training.base import predict
 from fleet.training.calibrate import judged, thresholds, with_temperatures
 from fleet.training.checkpoint import load_checkpoint
@@ -24,6 +25,8 @@ from fleet.training.config import TrainingConfig, parse_config
 from fleet.training.data import load_training_sets
 from fleet.training.exits import CHECKPOINT, ExitTraining
 
+COUNTED = 2000
+"""Training images that the codec's frequency tables are counted on."""
 DATA_NOTE = (
     "Trained on photographs of Tiny-ImageNet (ImageNet), which are for non-commercial research; check their terms "
     "before you use these weights for anything else. There are no people among the classes."
@@ -70,14 +73,14 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
             name=name,
             cloud=training.cloud,
             encoders={n: training.encoder(n) for n in training.stages},
-            layouts=training.layouts,
+            layouts=training.counted_layouts(train.part(0, min(COUNTED, len(train)))),
             classes=classes,
             decider=decider,
-            coder=coder_named("plain"),
+            coder=coder_named("fleet"),
             mean=MEAN,
             std=STD,
             trained=True,
-            notes={"licence": "Apache-2.0 (code and weights)", "data": DATA_NOTE, "training": _history(config)},
+            notes={"licence": "Apache-2.0 (code and weights)", "data": DATA_NOTE, "training": _history(run, config)},
         )
     if not int8:
         return bundle
@@ -85,12 +88,14 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     return quantise_bundle(bundle, train.images[np.sort(chosen)])
 
 
-def _history(config: TrainingConfig) -> str:
+def _history(run: Path, config: TrainingConfig) -> str:
     """How the weights came about, in words."""
     assert config.exits is not None
+    base = run / BASE_CHECKPOINT
+    begun = load_checkpoint(base).get("began_with", "") if base.is_file() else ""
     epochs = ", ".join(f"{phase.epochs} epochs at {phase.size} pixels" for phase in config.phases)
     return (
-        f"`fleet train`: {epochs}, then {config.exits.steps} steps for encoders and exits on the frozen base network "
+        f"`fleet train`: {f'from {begun}, ' if begun else ''}{epochs}, batch {config.optimiser.batch}, then {config.exits.steps} steps for encoders and exits on the frozen base network "
         f"(of these {config.exits.close_steps} on features alone), batch {config.exits.batch}, seed {config.seed}; "
         "then `fleet export`, with temperatures and thresholds from the calibration split."
     )
