@@ -95,7 +95,8 @@ def _history(run: Path, config: TrainingConfig) -> str:
     begun = load_checkpoint(base).get("began_with", "") if base.is_file() else ""
     epochs = ", ".join(f"{phase.epochs} epochs at {phase.size} pixels" for phase in config.phases)
     return (
-        f"`fleet train`: {f'from {begun}, ' if begun else ''}{epochs}, batch {config.optimiser.batch}, then {config.exits.steps} steps for encoders and exits on the frozen base network "
+        f"`fleet train`: {f'from {begun}, ' if begun else ''}{epochs}, batch {config.optimiser.batch}, then "
+        f"{config.exits.steps} steps for encoders and exits on the frozen base network "
         f"(of these {config.exits.close_steps} on features alone), batch {config.exits.batch}, seed {config.seed}; "
         "then `fleet export`, with temperatures and thresholds from the calibration split."
     )
