@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times the codec on a bundle's stages, beside gzip of the same features at 8 bits and JPEG of a 64x64 image.
+"""Times the codecs on a bundle's stages, beside gzip of the same features at 8 bits and JPEG of a 64x64 image.
 
 python benchmarks/codec.py                     print the table, write benchmarks/codec.json
 python benchmarks/codec.py --bundle DIRECTORY  another model than the one that comes with the package
@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402
 
 from fleet.bundle import Bundle  # noqa: E402
 from fleet.codec import StageBuffer, StageLayout, encode_stage  # noqa: E402
+from fleet.coders import Coder, coder_named  # noqa: E402
 from fleet.errors import FleetError  # noqa: E402
 from fleet.packet import MAX_PAYLOAD, Header  # noqa: E402
 from fleet.resources import find_model  # noqa: E402
@@ -38,12 +39,14 @@ from fleet.sources import open_source  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "codec.json"
 JPEG_SIZE = 64
 JPEG_QUALITY = 75
+CODECS = ("plain", "paper", "fleet")
 COLUMNS = ("encode", "decode", "gzip", "gunzip")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="backyard", help="directory, or the name of one in models/")
+    parser.add_argument("--codec", action="append", help=f"again for more; default: {', '.join(CODECS)}")
     parser.add_argument("--payload", type=int, default=MAX_PAYLOAD, help="bytes of a packet, 20 to 244")
     parser.add_argument("--repeats", type=int, default=200, help="rounds; the median of them counts")
     parser.add_argument("--json", type=Path, default=RESULTS, help="file for the numbers")
@@ -54,7 +57,8 @@ def main() -> int:
         latents = latents_of(bundle, image)
         jpeg = jpeg_of(image)
         rows = [
-            measure(bundle, bundle.layouts[n], latent, jpeg, arguments.payload, max(1, arguments.repeats))
+            measure(coder_named(name), bundle.layouts[n], latent, jpeg, arguments.payload, max(1, arguments.repeats))
+            for name in arguments.codec or CODECS
             for n, latent in latents.items()
         ]
     except FleetError as err:
@@ -64,7 +68,6 @@ def main() -> int:
         "bundle": bundle.name,
         "identity": bundle.identity.hex(),
         "trained": bundle.trained,
-        "codec": bundle.coder.name,
         "payload": arguments.payload,
         "repeats": arguments.repeats,
         "image": "the first of the sample photographs",
@@ -118,12 +121,12 @@ def jpeg_of(image: np.ndarray) -> Callable[[], bytes]:
 
 
 def measure(
-    bundle: Bundle, layout: StageLayout, latent: np.ndarray, jpeg: Callable[[], bytes], payload: int, repeats: int
+    coder: Coder, layout: StageLayout, latent: np.ndarray, jpeg: Callable[[], bytes], payload: int, repeats: int
 ) -> dict[str, Any]:
     """Times one stage; every round runs every contender once."""
 
     def encode() -> list[bytes]:
-        return encode_stage(layout, latent, inference_id=1, payload=payload, coder=bundle.coder)
+        return encode_stage(layout, latent, inference_id=1, payload=payload, coder=coder)
 
     packets = encode()
 
@@ -131,7 +134,7 @@ def measure(
         buffer = StageBuffer(layout)
         for packet in packets:
             buffer.add(Header.unpack(packet), packet)
-        return buffer.features()
+        return buffer.view()
 
     span = np.asarray(layout.quantiser.step) * (layout.quantiser.levels - 1)
     share = (latent - np.asarray(layout.quantiser.low)[:, None, None]) / span[:, None, None]
@@ -150,6 +153,7 @@ def measure(
         return round(statistics.median(r[ours] / r[theirs] for r in rounds), 3)
 
     return {
+        "codec": coder.name,
         "stage": layout.stage,
         "channels": layout.channels,
         "grid": layout.ladder.finest,
@@ -175,17 +179,19 @@ def microseconds(run: Callable[[], object]) -> float:
 def show(rows: list[dict[str, Any]], conditions: dict[str, Any]) -> None:
     trained = "" if conditions["trained"] else " (untrained)"
     print(
-        f"bundle {conditions['bundle']} {conditions['identity']}{trained}, codec {conditions['codec']}, "
+        f"bundle {conditions['bundle']} {conditions['identity']}{trained}, "
         f"payload {conditions['payload']} B; median of {conditions['repeats']} rounds, processor time in µs"
     )
     print(
-        "stage      sends packets bytes  gzip B " + "".join(f"{name:>8s}" for name in COLUMNS) + "  enc/gzip enc/jpeg"
+        "codec stage      sends packets bytes  gzip B "
+        + "".join(f"{name:>8s}" for name in COLUMNS)
+        + "  enc/gzip enc/jpeg"
     )
     for row in rows:
         sends = f"{row['channels']}x{row['grid']}x{row['grid']}"
         times = "".join(f"{row['us'][name]:8.0f}" for name in COLUMNS)
         print(
-            f"{row['stage']:5d} {sends:>10s} {row['packets']:7d} {row['bytes']:5d} {row['bytes_gzip_8_bits']:7d} "
+            f"{row['codec']:5s} {row['stage']:5d} {sends:>10s} {row['packets']:7d} {row['bytes']:5d} {row['bytes_gzip_8_bits']:7d} "
             f"{times} {row['encode_to_gzip']:9.2f} {row['encode_to_jpeg']:8.2f}"
         )
     jpeg = statistics.median(row["us"]["jpeg"] for row in rows)

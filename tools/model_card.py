@@ -68,8 +68,8 @@ def _bytes(pairs: dict[str, Any]) -> list[str]:
         return []
     lines = [
         *("", "## Bytes at equal accuracy", ""),
-        "All bytes of all packets, headers too. *Full ladder*: both codecs send everything. *Fewest rungs*: both send the "
-        "fewest rungs that reach the lower of the two full ladders' accuracies (four groups) less half a point.",
+        "All bytes of all packets, headers too. *Full ladder*: both codecs send everything. *Fewest rungs*: both send "
+        "the fewest rungs that reach the lower of the two full ladders' accuracies (four groups) less half a point.",
         "",
         "| codecs | exit | full ladder, bytes | four groups | ratio | fewest rungs, bytes | ratio |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -83,7 +83,8 @@ def _bytes(pairs: dict[str, Any]) -> list[str]:
                 f"{fewest['bytes'][0]:.0f} / {fewest['bytes'][1]:.0f} | {fewest['ratio']:.2f} |"
             )
         lines.append(
-            f"| {pair} | mean | | | **{found['mean_ratio_full_ladder']:.2f}** | | **{found['mean_ratio_fewest']:.2f}** |"
+            f"| {pair} | mean | | | **{found['mean_ratio_full_ladder']:.2f}** | | "
+            f"**{found['mean_ratio_fewest']:.2f}** |"
         )
     return lines
 
@@ -95,8 +96,8 @@ def _losses(losses: dict[str, Any] | None) -> list[str]:
     conditions = losses["conditions"]
     return [
         *("", "## Half of an exit's packets lost", ""),
-        f"Four groups, {conditions['pictures']} pictures, packets of {conditions['payload']} bytes, {conditions['draws']} "
-        f"draws (seed {conditions['seed']}), against the first half of the packets in order.",
+        f"Four groups, {conditions['pictures']} pictures, packets of {conditions['payload']} bytes, "
+        f"{conditions['draws']} draws (seed {conditions['seed']}), against the first half of the packets in order.",
         "",
         "| exit | packets | half in order | random half lost | change |",
         "| --- | --- | --- | --- | --- |",
