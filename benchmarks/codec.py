@@ -179,8 +179,8 @@ def microseconds(run: Callable[[], object]) -> float:
 def show(rows: list[dict[str, Any]], conditions: dict[str, Any]) -> None:
     trained = "" if conditions["trained"] else " (untrained)"
     print(
-        f"bundle {conditions['bundle']} {conditions['identity']}{trained}, "
-        f"payload {conditions['payload']} B; median of {conditions['repeats']} rounds, processor time in µs"
+        f"bundle {conditions['bundle']} {conditions['identity']}{trained}, payload {conditions['payload']} B; "
+        f"median of {conditions['repeats']} rounds, processor time in µs"
     )
     print(
         "codec stage      sends packets bytes  gzip B "
@@ -191,8 +191,8 @@ def show(rows: list[dict[str, Any]], conditions: dict[str, Any]) -> None:
         sends = f"{row['channels']}x{row['grid']}x{row['grid']}"
         times = "".join(f"{row['us'][name]:8.0f}" for name in COLUMNS)
         print(
-            f"{row['codec']:5s} {row['stage']:5d} {sends:>10s} {row['packets']:7d} {row['bytes']:5d} {row['bytes_gzip_8_bits']:7d} "
-            f"{times} {row['encode_to_gzip']:9.2f} {row['encode_to_jpeg']:8.2f}"
+            f"{row['codec']:5s} {row['stage']:5d} {sends:>10s} {row['packets']:7d} {row['bytes']:5d} "
+            f"{row['bytes_gzip_8_bits']:7d} {times} {row['encode_to_gzip']:9.2f} {row['encode_to_jpeg']:8.2f}"
         )
     jpeg = statistics.median(row["us"]["jpeg"] for row in rows)
     print(f"JPEG {JPEG_SIZE}x{JPEG_SIZE}, quality {JPEG_QUALITY}: {conditions['jpeg']['bytes']} bytes, {jpeg:.0f} µs")
