@@ -37,12 +37,15 @@ from fleet.training.augment import augment, normalise
 from fleet.training.checkpoint import load_checkpoint, save_checkpoint
 from fleet.training.config import ExitConfig, TrainingConfig
 from fleet.training.data import ImageSet
+from fleet.training.figure import draw_exits
 from fleet.training.latents import received_part
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies
 
 CHECKPOINT = "exits.pt"
 LOG = "exits.csv"
+FIGURE = "exits.png"
+ROW_EVERY = 50  # steps
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
 _SMALLEST_RUN, _LARGEST_RUN = 60, 1000  # coefficients a packet holds: 20 bytes at 3 bits, 244 at 2
 
@@ -134,7 +137,7 @@ class ExitTraining:
         trained = [*self.encoders.parameters(), *self.cloud.exits.parameters()]
         self.optimiser = torch.optim.AdamW(trained, lr=self.plan.peak, weight_decay=0.01)
         self.step = 0
-        self.loss = 0.0  # running mean
+        self.loss = self.bits = 0.0  # running means; bits a coefficient, estimated
         self.rows: list[dict[str, float]] = []
 
     @property
@@ -210,6 +213,8 @@ class ExitTraining:
             have = self._random_part(self.layouts[stage], len(labels), random, newest=stage == n)
             features, cost = self._receive(stage, maps[stage], have)
             received.append(features)
+        bits = float(cost.detach())
+        self.bits = self.bits + 0.02 * (bits - self.bits) if self.bits else bits
         block = self.cloud.exits[str(n)]
         rebuilt = block(received)  # (B, C_n, H_n, W_n)
         scale = maps[n].pow(2).mean().clamp_min(1e-6)
@@ -280,14 +285,17 @@ class ExitTraining:
         while self.step < self.plan.steps:
             value = self.train_step()
             self.loss = value if self.step == 1 else self.loss + 0.02 * (value - self.loss)
+            if self.step % ROW_EVERY == 0:
+                self.rows.append({"step": float(self.step), "loss": self.loss, "bits": self.bits})
             rate = (self.step - first) * self.plan.batch / (time.monotonic() - begun)
             listen(ExitProgress(self.step, self.plan.steps, self.loss, rate))
             if time.monotonic() - saved > save_every_s:
                 self.save()
                 saved = time.monotonic()
-        self.layouts = self.make_layouts()
-        self.rows.append({"step": float(self.step), "loss": self.loss} | self.evaluate())
-        self.save()
+        if not self.rows or self.rows[-1]["step"] < self.step or "bits" in self.rows[-1]:  # not done already
+            self.layouts = self.make_layouts()
+            self.rows.append({"step": float(self.step), "loss": self.loss} | self.evaluate())
+            self.save()
 
     @torch.no_grad()
     def logits(self, images: ImageSet, n: int, *, batch: int = 250) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -342,14 +350,17 @@ class ExitTraining:
             "layouts": {str(n): layout_to_manifest(layout) for n, layout in self.layouts.items()},
             "step": self.step,
             "loss": self.loss,
+            "bits": self.bits,
             "rows": self.rows,
         }
         save_checkpoint(self.output / CHECKPOINT, state)
         if self.rows:
+            columns = list(dict.fromkeys(key for row in self.rows for key in row))
             with (self.output / LOG).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(self.rows[-1]))
+                writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
+            draw_exits(self.rows, self.output / FIGURE)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output folder.
@@ -368,4 +379,4 @@ class ExitTraining:
             self.means[int(n)].copy_(mean)
         self.optimiser.load_state_dict(state["optimiser"])
         self.layouts = {int(n): layout_from_manifest(int(n), layout) for n, layout in state["layouts"].items()}
-        self.step, self.loss, self.rows = state["step"], state["loss"], state["rows"]
+        self.step, self.loss, self.bits, self.rows = (state[key] for key in ("step", "loss", "bits", "rows"))

@@ -39,3 +39,35 @@ def draw_run(rows: Sequence[Mapping[str, float]], path: Path) -> bool:
                 axes.axvline(row["epoch"] - 0.5, color="grey", linestyle=":")
     figure.savefig(path, dpi=120)
     return True
+
+
+def draw_exits(rows: Sequence[Mapping[str, float]], path: Path) -> bool:
+    """Draw the log of an exits' training as a PNG: loss, estimated bits a coefficient, accuracies at the end.
+
+    Args:
+        rows: the log; the last one may hold the accuracies of every exit.
+        path: file to write.
+
+    Returns:
+        Whether it was drawn, as :func:`draw_run`.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        return False
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    loss, bits, share = figure.subplots(1, 3)
+    loss.plot([row["step"] for row in rows], [row["loss"] for row in rows])
+    loss.set(xlabel="step", ylabel="training loss")
+    coded = [row for row in rows if "bits" in row]
+    bits.plot([row["step"] for row in coded], [row["bits"] for row in coded])
+    bits.set(xlabel="step", ylabel="bits a coefficient, estimated", ylim=(0, None))
+    for key in ("accuracy_wake_words", "accuracy_groups", "accuracy_classes"):
+        if found := [100 * value for name, value in rows[-1].items() if name.endswith(key)]:
+            share.plot(range(1, len(found) + 1), found, marker=".", label=key.removeprefix("accuracy_"))
+            share.legend()
+    share.set(xlabel="exit", ylabel="accuracy on the calibration split (%)")
+    for axes in (loss, bits, share):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    return True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.export import stage_layouts
 from fleet.ladder import Ladder
+from fleet.training import exits
 from fleet.training.config import DataConfig, ExitConfig, TrainingConfig
 from fleet.training.data import load_training_sets
 from fleet.training.exits import ExitProgress, ExitTraining, channels_of
@@ -42,8 +44,9 @@ def weights(training: ExitTraining) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("stop", [2, 4])  # while only features are trained, and after
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
-    colours: Path, tmp_path: Path, stop: int
+    colours: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(exits, "ROW_EVERY", 2)
     whole = begin(colours, tmp_path / "whole")
     whole.run()
 
@@ -61,6 +64,14 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     for key, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[key]), key
     assert resumed.rows == whole.rows
+    assert [row["step"] for row in whole.rows] == [2, 4, 6, 6]
+    with (tmp_path / "broken" / "exits.csv").open(encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert [float(row["bits"]) > 0 for row in written[:3]] == [True] * 3
+    assert 0 <= float(written[3]["exit_2_accuracy_groups"]) <= 1
+    assert (tmp_path / "broken" / "exits.png").stat().st_size > 1000
+    resumed.run()  # nothing is left to do, and nothing is written twice
+    assert len(resumed.rows) == 4
 
 
 def test_a_checkpoint_of_other_exits_is_refused(colours: Path, tmp_path: Path) -> None:
