@@ -63,5 +63,14 @@ class EventClock:
                 self._steps = 0
             self._ci_ms = ci_ms
 
+    def align(self, time: float) -> None:
+        """The next event is due at ``time`` (s): a real radio's events were seen to come at another phase."""
+        if not math.isfinite(time):
+            raise ValueError(f"no event can be due at {time}")
+        if self._last is not None:
+            self._last = time - self._ci_ms / 1000.0
+        self._anchor = time
+        self._steps = 0
+
     def _at(self, step: int) -> float:
         return self._anchor + step * self._ci_ms / 1000.0

@@ -86,6 +86,7 @@ class Scheduler:
         self._downlink = NoticeRepeater()
         self._ledger = Ledger()
         self._totals = _Totals()
+        self._last_heard: int | None = None
 
     @property
     def parameters(self) -> LinkParameters:
@@ -187,11 +188,33 @@ class Scheduler:
         self._totals.missed += missed
         return missed
 
-    def event(self) -> Event:
-        """Run the event that is due at :attr:`next_event` and go on to the one after it."""
+    def align(self, time: float) -> None:
+        """The next event is due at ``time`` (s): what a host does that sees a real radio's events come and go."""
+        self._clock.align(time)
+
+    def heard(self, notice: ExitNotice) -> bool:
+        """A real radio brought an exit notice to the camera: send no more of that inference.
+
+        Returns:
+            Whether it is the first of its inference; repeats are not counted.
+        """
+        if notice.inference_id == self._last_heard:
+            return False
+        self._last_heard = notice.inference_id
+        self._totals.exits_delivered += 1
+        self._answered(notice.inference_id)
+        return True
+
+    def event(self, room: int | None = None) -> Event:
+        """Run the event that is due at :attr:`next_event` and go on to the one after it.
+
+        Args:
+            room: packets that a real controller has room for, where that may be fewer than the link carries.
+        """
         time, index = self._clock.next, self._clock.index
         notice = self._downlink.take()
-        sent = self._uplink.take(self._room[notice is not None], index)
+        fits = self._room[notice is not None]
+        sent = self._uplink.take(fits if room is None else max(0, min(fits, room)), index)
         up = [ll_octets(len(packet)) for packet in sent]
         down = [NOTICE_OCTETS] if notice is not None else []
         phy, ci_ms = self._parameters.phy, self._parameters.ci_ms

@@ -82,3 +82,20 @@ def test_a_time_that_is_none_is_refused(time):
         EventClock(time, 10.0)
     with pytest.raises(ValueError, match="due at"):
         EventClock(0.0, 10.0).overdue(time)
+
+
+@given(intervals, st.integers(0, 100), st.floats(0, 1e5))
+def test_an_aligned_clock_counts_on_and_goes_on_from_the_new_phase(ci_ms, events, time):
+    clock = EventClock(0.0, ci_ms)
+    clock.advance(events)
+    clock.align(time)
+    assert (clock.index, clock.next) == (events, time)
+    clock.advance()
+    assert (clock.index, clock.next) == (events + 1, pytest.approx(time + ci_ms / 1000))
+    clock.change_interval(500.0)
+    assert clock.next == pytest.approx(time + 0.5)
+
+
+def test_no_event_can_be_due_at_no_time():
+    with pytest.raises(ValueError, match="nan"):
+        EventClock(0.0, 7.5).align(float("nan"))

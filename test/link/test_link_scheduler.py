@@ -476,3 +476,33 @@ def test_a_flood_is_cut_and_memory_stays_where_it_was():
     tracemalloc.stop()
     assert grown < 20_000
     assert scheduler.statistics.pending <= 8
+
+
+def test_a_controller_with_little_room_takes_fewer_packets_and_never_more_than_the_link_carries():
+    scheduler = link()
+    scheduler.offer(5, 1, packets(5, 1, 6))
+    assert len(scheduler.event(room=1).sent) == 1
+    assert len(scheduler.event(room=-2).sent) == 0
+    assert len(scheduler.event(room=64).sent) == 3
+    assert scheduler.index == 3
+
+
+def test_a_notice_that_a_real_radio_brought_ends_the_inference_at_once_and_counts_once():
+    scheduler = link()
+    scheduler.offer(5, 1, packets(5, 1, 6))
+    scheduler.event()
+    assert scheduler.heard(notice(5))
+    assert not scheduler.heard(notice(5))
+    assert not scheduler.offer(5, 2, packets(5, 2))
+    assert scheduler.event().sent == ()
+    assert scheduler.statistics.exits_delivered == 1
+    assert scheduler.report(5).exit_delivered
+    totals = scheduler.statistics
+    assert totals.offered == totals.sent + totals.dropped + totals.pending
+
+
+def test_events_follow_the_phase_that_a_host_has_seen():
+    scheduler = link(ci_ms=30)
+    scheduler.event()
+    scheduler.align(1.0)
+    assert [scheduler.event().time for _ in range(2)] == pytest.approx([1.0, 1.03])
