@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Header
 
 from fleet.bundle import Bundle
+from fleet.codec import StageBuffer
 from fleet.errors import FleetError
 from fleet.fusion import load_cloud
 from fleet.packet import HEADER, HEADER_BYTES
@@ -73,8 +74,8 @@ class CloudNode(ManagedNode):
             self.get_logger().warning(f"{self._bundle.path} is untrained: its labels mean nothing")
         self._network = load_cloud(self._bundle, device=self._device)
         for stage, fused in self._network.fused.items():
-            layouts = [self._bundle.layouts[n] for n in fused]
-            self._forward(stage, [torch.zeros(1, o.channels, o.ladder.finest, o.ladder.finest) for o in layouts])
+            views = [StageBuffer(self._bundle.layouts[n]).view() for n in fused]
+            self._forward(stage, [torch.from_numpy(view[None]) for view in views])
 
     def activate(self) -> None:
         """Listen, with a fresh session."""

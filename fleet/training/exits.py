@@ -213,8 +213,8 @@ class ExitTraining:
             have = self._random_part(self.layouts[stage], len(labels), random, newest=stage == n)
             features, cost = self._receive(stage, maps[stage], have)
             received.append(features)
-        bits = float(cost.detach())
-        self.bits = self.bits + 0.02 * (bits - self.bits) if self.bits else bits
+        spent = float(cost.detach())
+        self.bits = self.bits + 0.02 * (spent - self.bits) if self.bits else spent
         block = self.cloud.exits[str(n)]
         rebuilt = block(received)  # (B, C_n, H_n, W_n)
         scale = maps[n].pow(2).mean().clamp_min(1e-6)
