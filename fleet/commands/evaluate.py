@@ -6,6 +6,7 @@ from __future__ import annotations
 import json as json_module
 import platform as platform_module
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ from rich.table import Table
 
 from fleet.coders import Coder, PaperCoder, coder_named
 from fleet.errors import FleetError
+from fleet.link.parameters import LinkParameters
+from fleet.platforms import PlatformProfile, load_profile
 from fleet.resources import expanded, find_model
 from fleet.runlog import check_writable
 
@@ -39,6 +42,14 @@ def evaluate(
     losses: Annotated[
         int, typer.Option(help="Also lose a random half of the packets of so many pictures, 20 times.", min=0)
     ] = 0,
+    journeys: Annotated[
+        int, typer.Option(help="Send so many pictures over the link below, in virtual time; 0: none.", min=0)
+    ] = 200,
+    link: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Of the journeys: ci_ms, packets, phy, loss …")
+    ] = None,
+    platform: Annotated[str, typer.Option(help="Of the journeys: whose times the stages take.")] = "cortex-a77-200",
+    exit_ms: Annotated[float, typer.Option(help="Of the journeys: what an exit takes on the hub.", min=0)] = 5.0,
 ) -> None:
     """Measure a bundle on labelled pictures, through the code that device and hub run.
 
@@ -54,8 +65,16 @@ def evaluate(
     console = Console()
     loaded = Loader.load(find_model(bundle))
     coders = [coder_named(name) for name in dict.fromkeys(codec or [loaded.coder.name, "paper", "paper-deflate"])]
+    over = LinkParameters.parse(link or [])
+    profile = load_profile(platform)
+    if journeys and not profile.paced:
+        raise FleetError(f"platform {platform} does not say how long a stage takes: choose another, or --journeys 0")
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        result = _measure(loaded, data, limit, precision, threads, coders, losses, progress)
+        result = _measure(
+            *(loaded, data, limit, precision, threads, coders, losses),
+            (journeys, over, profile, exit_ms / 1000),
+            progress,
+        )
     if json is not None:
         json.write_text(json_module.dumps(result, indent=1) + "\n")
     _show(result, console)
@@ -69,12 +88,14 @@ def _measure(
     threads: int,
     coders: Sequence[Coder],
     losses: int,
+    journeys: tuple[int, LinkParameters, PlatformProfile, float],
     progress: Progress,
 ) -> dict[str, Any]:
     import torch  # noqa: PLC0415
 
     from fleet.evaluation import accuracy  # noqa: PLC0415
     from fleet.evaluation.compare import bytes_at_equal_accuracy  # noqa: PLC0415
+    from fleet.evaluation.journeys import journeys as whole_frames  # noqa: PLC0415
     from fleet.evaluation.losses import DRAWS, PAYLOAD, cost_of_losses  # noqa: PLC0415
     from fleet.fusion import load_cloud  # noqa: PLC0415
     from fleet.runtime import DeviceNetwork  # noqa: PLC0415
@@ -112,6 +133,13 @@ def _measure(
                 bundle, cloud, recorded.first(losses), coders[0], done=lambda: progress.advance(rounds)
             ),
         }
+    if journeys[0]:
+        many = recorded.first(journeys[0])
+        sent = progress.add_task("journeys", total=len(many))
+        travelling = replace(bundle, coder=coders[0])
+        result["journeys"] = whole_frames(
+            travelling, cloud, many, *journeys[1:3], exit_s=journeys[3], done=lambda: progress.advance(sent)
+        )
     return {
         "conditions": {
             "bundle": bundle.name,
@@ -198,6 +226,21 @@ def _show(result: dict[str, Any], console: Console) -> None:
             f"exit {entry['stage']}, {entry['packets']} packets of {result['losses']['conditions']['payload']} bytes: "
             f"{_percent(entry['lost'])} with a random half lost, {_percent(entry['in_order'])} with half in order"
         )
+    if "journeys" in result:
+        _show_journeys(result["journeys"], console)
+
+
+def _show_journeys(found: dict[str, Any], console: Console) -> None:
+    conditions = found["conditions"]
+    link = conditions["link"]
+    console.print(
+        f"{conditions['pictures']} whole frames, {conditions['platform']}, CI {link['ci_ms']:g} ms, "
+        f"{link['effective_packets']} packets, {link['phy']}, loss {link['loss']:g}: "
+        f"right {_percent(found['accuracy_groups'])}, answered by the hub {_percent(found['by_hub'])}, "
+        f"latency {found['latency_ms']['median']:.1f} ms (95 %: {found['latency_ms']['p95']:.1f}), "
+        f"{found['bytes']:.0f} bytes"
+        + (f", {found['energy_mj']['mean']:.2f} mJ" if found["energy_mj"] is not None else "")
+    )
 
 
 def _percent(share: float | None) -> str:

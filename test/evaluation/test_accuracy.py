@@ -86,6 +86,33 @@ def test_a_tar_of_labelled_pictures_gives_the_designed_fields(tiny_bundle, tmp_p
     assert set(document["bytes_at_equal_accuracy"]) == {"fleet / paper", "fleet / paper-deflate"}
 
 
+def test_whole_frames_travel_over_the_link_and_platform_that_were_asked_for(tiny_bundle, tmp_path):
+    out, pictures = tmp_path / "out.json", _pictures(tmp_path, ("vehicle", "n02"))
+
+    def evaluated(*options):
+        arguments = ["evaluate", str(tiny_bundle.path), str(pictures), "--codec", "fleet", "--json", str(out), *ONE]
+        result = CliRunner().invoke(app, [*arguments, *options])
+        assert result.exit_code == 0, result.output
+        return json.loads(out.read_text()).get("journeys")
+
+    found = evaluated("--link", "ci_ms=7.5", "--platform", "cortex-a77-500")
+    assert found["conditions"]["pictures"] == 4
+    assert (found["conditions"]["link"]["ci_ms"], found["conditions"]["platform"]) == (7.5, "cortex-a77-500")
+    assert sum(found["exits"].values()) == pytest.approx(1, abs=1e-3)
+    assert 0 < found["latency_ms"]["median"] <= found["latency_ms"]["p95"]
+    assert found["energy_mj"]["mean"] > 0
+    # No exit of the untrained bundle is ever sure: the last one answers, or the device where the radio sleeps.
+    assert found["exits"] == {"exit 8": 1.0}
+    asleep = evaluated("--link", "ci_ms=4000", "--platform", "cortex-a77-500")
+    slower = evaluated("--link", "ci_ms=4000", "--platform", "cortex-a77-200")
+    assert asleep["exits"] == slower["exits"] == {"device": 1.0}
+    assert slower["latency_ms"]["median"] == pytest.approx(2.5 * asleep["latency_ms"]["median"], rel=0.05)
+    assert evaluated("--journeys", "0") is None
+    result = CliRunner().invoke(app, ["evaluate", str(tiny_bundle.path), str(pictures), "--platform", "native", *ONE])
+    assert isinstance(result.exception, FleetError)
+    assert "does not say how long" in str(result.exception)
+
+
 def test_losses_are_measured_where_there_are_packets_to_lose(tiny_bundle, tmp_path):
     out, pictures = tmp_path / "out.json", _pictures(tmp_path, ("vehicle", "n02"))
     options = ["--codec", "plain", "--losses", "3", "--json", str(out), *ONE]
