@@ -96,7 +96,7 @@ def _target(bundle: Bundle, output: Path | None) -> Path:
 def _measure(
     bundle: Bundle, data: str, precision: str, threads: int, progress: Progress
 ) -> tuple[Recorded, dict[int, Any]]:
-    """Logits of every exit on complete maps, and of the whole network under ``LOCAL_ANSWER_STAGE``."""
+    """Logits of every exit, and of the whole network under ``LOCAL_ANSWER_STAGE``."""
     import torch  # noqa: PLC0415
 
     from fleet.evaluation import accuracy  # noqa: PLC0415
@@ -123,13 +123,16 @@ def _measure(
 
 
 def _exits(bundle: Bundle, cloud: Any, recorded: Recorded, done: Callable[[], None]) -> dict[int, Any]:
+    """Exits meet complete stages and begun ones: of every second picture, only the codec's first rung is there."""
     from fleet.evaluation import accuracy  # noqa: PLC0415
 
     maps, logits = {}, {}
     for n, layout in bundle.layouts.items():
         encoded = accuracy.encode(layout, recorded.latents[n], bundle.coder, sized=0)
         maps[n] = accuracy.received(layout, encoded, layout.rungs[-1])
-        logits[n] = accuracy.exit_logits(cloud, n, [maps[m] for m in cloud.fused[n]])
+        own = maps[n].copy()
+        own[1::2] = accuracy.received(layout, encoded, bundle.coder.rungs(layout)[0])[1::2]
+        logits[n] = accuracy.exit_logits(cloud, n, [own if m == n else maps[m] for m in cloud.fused[n]])
         done()
     return logits
 
@@ -163,7 +166,7 @@ def _result(bundle: Bundle, found: method.Judged, conditions: dict[str, Any]) ->
             **conditions,
             "trigger": decider.trigger,
             "unit": decider.unit,
-            "maps": "complete",
+            "maps": "every second picture with the codec's first rung only, else complete",
             "device_counts_as_stage": last,
         },
         "whole_network": {"accuracy_groups": round(float(found.whole.mean()), 4)},

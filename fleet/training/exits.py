@@ -298,8 +298,18 @@ class ExitTraining:
             self.save()
 
     @torch.no_grad()
-    def logits(self, images: ImageSet, n: int, *, batch: int = 250) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Logits (N, classes) of exit n with everything received, on quantised features."""
+    def logits(
+        self, images: ImageSet, n: int, *, partial: bool = False, batch: int = 250
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Logits (N, classes) of exit n on quantised features.
+
+        Args:
+            images: with N of them.
+            n: the exit.
+            partial: of every second image, only the codec's first rung has arrived of the exit's own stage; else,
+                and of the stage before, everything.
+            batch: images at a time; even.
+        """
         self.cloud.eval()
         self.encoders.eval()
         found = []
@@ -307,8 +317,17 @@ class ExitTraining:
             part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
             maps, _ = self._frozen(normalise(part), whole=False)
             received = [self._whole(m, maps[m]) for m in self.cloud.fused[n]]
+            if partial:
+                received[-1][1::2] = self._receive(n, maps[n], self._first_rung(n, len(part)))[0][1::2]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)
+
+    def _first_rung(self, n: int, count: int) -> Tensor:
+        """The coefficients of the codec's first rung, shape (count, channels, ladder.count), bool."""
+        layout = self.layouts[n]
+        have = torch.zeros(layout.count, dtype=torch.bool)
+        have[torch.from_numpy(layout.spread_order[: layout.rung_end(layout.spread_rungs[0])])] = True
+        return have.reshape(1, layout.channels, -1).expand(count, -1, -1).to(self.device)
 
     def _whole(self, n: int, features: Tensor) -> Tensor:
         """What exits are given of stage n where everything arrived."""

@@ -60,7 +60,7 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
         raise FleetError(f"{run} has done {training.step} of {training.plan.steps} steps: fleet train --resume first")
     classes = table.classes()
     labels = calibration.labels
-    logits = {n: training.logits(calibration, n) for n in training.stages}
+    logits = {n: training.logits(calibration, n, partial=True) for n in training.stages}
     # predict() gives probabilities; their logarithm is a set of logits like any other.
     logits[LOCAL_ANSWER_STAGE] = np.log(np.maximum(predict(training.backbone, calibration), 1e-30))
     truths = np.asarray(classes.group_of)[labels]

@@ -152,3 +152,12 @@ def test_the_ladder_of_tensors_is_that_of_arrays() -> None:
     coefficients = LADDER.split(grid)
     np.testing.assert_array_equal(split(torch.from_numpy(grid), LADDER).numpy(), coefficients)
     np.testing.assert_array_equal(merge(torch.from_numpy(coefficients), LADDER).numpy(), grid)
+
+
+def test_thresholds_are_chosen_on_begun_stages_as_well_as_on_complete_ones(colours: Path, tmp_path: Path) -> None:
+    training = begin(colours, tmp_path)
+    training.run()
+    whole = training.logits(training.calibration, 2)
+    partly = training.logits(training.calibration, 2, partial=True)
+    np.testing.assert_array_equal(partly[::2], whole[::2])
+    assert (np.abs(partly[1::2] - whole[1::2]).max(axis=1) > 0).all()
