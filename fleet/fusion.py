@@ -102,6 +102,27 @@ class CloudNetwork(nn.Module):
         block = self.exits[str(exit_stage)]
         return self.backbone.from_stage(exit_stage, block(maps))
 
+    def forward_many(self, views: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        """Logits of several exits in one pass through the trunk, which every exit joins behind its own stage.
+
+        Args:
+            views: by exit, as :meth:`forward` takes them, each with a batch of its own.
+
+        Returns:
+            By exit, shape (B, classes).
+        """
+        batch: Tensor | None = None
+        sizes = []
+        for n in range(min(views), len(self.backbone.stages) + 1):
+            if batch is not None:
+                batch = self.backbone.stages[n - 1](batch)
+            if n in views:
+                joined = self.exits[str(n)](views[n])  # (B, C_n, H_n, W_n)
+                sizes.append(len(joined))
+                batch = joined if batch is None else torch.cat([batch, joined])
+        assert batch is not None
+        return dict(zip(sorted(views), torch.split(self.backbone.run_head(batch), sizes), strict=True))
+
 
 def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
     """The hub's network of a bundle, ready to run.
