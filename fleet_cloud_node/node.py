@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +17,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Header
 
 from fleet.bundle import Bundle
-from fleet.codec import StageBuffer
+from fleet.codec import FloatArray, StageBuffer
 from fleet.errors import FleetError
 from fleet.fusion import load_cloud
+from fleet.hub import Batch, Hub
 from fleet.packet import HEADER, HEADER_BYTES
 from fleet.resources import find_model
-from fleet.session import Answer, CloudSession, ExitTask, Taken
+from fleet.session import Answer, Taken
 from fleet_msgs.msg import ExitDecision, FeaturePacket, Label
 from fleet_ros.messages import label_message
 from fleet_ros.node import ManagedNode, seconds_since
@@ -39,11 +43,51 @@ class CloudSettings:
         0.0, "certainty from which an exit answers, 0 to 1; 0 takes each exit's own from the bundle", within=(0.0, 1.0)
     )
     threads: int = setting(1, "threads of one forward pass", read_only=True, within=(1, 64))
+    cameras: tuple[str, ...] = setting(
+        ("",), "namespaces of the cameras; an empty name is the node's own namespace", read_only=True
+    )
     compute_device: str = setting("auto", "torch device: auto, cpu or cuda", read_only=True)
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say.
+
+        Raises:
+            FleetError: no camera, one that is named twice, or a name that is no namespace.
+        """
+        names = list(self.cameras)
+        if not names or len(set(names)) != len(names):
+            raise FleetError(f"cameras must list every camera's namespace once, not {names}")
+        for name in filter(None, names):
+            if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", name, re.ASCII) or "__" in name:
+                raise FleetError(f"'{name}' is not a camera's namespace: letters, digits and single _, with / between")
+
+
+@dataclasses.dataclass
+class _Camera:
+    """One camera's topics, and the headers of its newest frames.
+
+    Attributes:
+        exits: publisher of ``exit``.
+        labels: publisher of ``label``.
+        headers: of the source images, by inference id.
+        subscription: of ``link/packets``, while the node is active.
+    """
+
+    exits: Any
+    labels: Any
+    headers: OrderedDict[int, Header] = dataclasses.field(default_factory=OrderedDict)
+    subscription: Any = None
+
+    def remember(self, packet: bytes, header: Header) -> None:
+        """Keep the header of a packet's frame."""
+        if len(packet) >= HEADER_BYTES:
+            self.headers[HEADER.unpack_from(packet)[0]] = header
+            while len(self.headers) > REMEMBERED_FRAMES:
+                self.headers.popitem(last=False)
 
 
 class CloudNode(ManagedNode):
-    """A worker thread runs the newest exit whenever it is free; the packet callback only takes packets in."""
+    """A worker thread runs the newest exits of all cameras together; the packet callbacks only take packets in."""
 
     settings: CloudSettings
 
@@ -54,15 +98,19 @@ class CloudNode(ManagedNode):
         self._bundle: Bundle | None = None
         self._network: Any = None
         self._device = "cpu"
-        self._session: CloudSession | None = None
+        self._hub: Hub | None = None
         self._worker: threading.Thread | None = None
-        self._headers: OrderedDict[int, Header] = OrderedDict()
         self._forward_s: deque[float] = deque(maxlen=200)
+        self._batches: deque[int] = deque(maxlen=200)
         self._answers = 0
-        options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
-        self._exits = self.create_publisher(ExitDecision, "exit", EVENTS, **options)
-        self._labels = self.create_publisher(Label, "label", LABELS, **options)
-        self._subscription: Any = None
+        self._options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
+        self._cameras = {name: self._camera(name) for name in self.settings.cameras}
+
+    def _camera(self, name: str) -> _Camera:
+        return _Camera(
+            self.create_publisher(ExitDecision, _topic(name, "exit"), EVENTS, **self._options),
+            self.create_publisher(Label, _topic(name, "label"), LABELS, **self._options),
+        )
 
     # Life cycle -------------------------------------------------------------------------------------------
     def configure(self) -> None:
@@ -74,27 +122,27 @@ class CloudNode(ManagedNode):
             self.get_logger().warning(f"{self._bundle.path} is untrained: its labels mean nothing")
         self._network = load_cloud(self._bundle, device=self._device)
         for stage, fused in self._network.fused.items():
-            views = [StageBuffer(self._bundle.layouts[n]).view() for n in fused]
-            self._forward(stage, [torch.from_numpy(view[None]) for view in views])
+            self._forward({stage: [StageBuffer(self._bundle.layouts[n]).view()[None] for n in fused]})
 
     def activate(self) -> None:
-        """Listen, with a fresh session."""
-        assert self._bundle is not None
-        self._session = self._new_session()
+        """Listen, with fresh sessions."""
+        self._hub = Hub(self._deciding(), self._network.fused)
         # Subscribed only while active: the bridge takes a subscriber for a hub that listens.
-        self._subscription = self.create_subscription(
-            FeaturePacket, "link/packets", self._on_packet, PACKETS, qos_overriding_options=OVERRIDABLE
-        )
-        self._worker = threading.Thread(target=self._work, args=(self._session,), name="exits", daemon=True)
+        for name, camera in self._cameras.items():
+            camera.subscription = self.create_subscription(
+                FeaturePacket, _topic(name, "link/packets"), partial(self._on_packet, name), PACKETS, **self._options
+            )
+        self._worker = threading.Thread(target=self._work, args=(self._hub,), name="exits", daemon=True)
         self._worker.start()
 
     def deactivate(self) -> None:
         """Stop listening."""
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
+        for camera in self._cameras.values():
+            if camera.subscription is not None:
+                self.destroy_subscription(camera.subscription)
+                camera.subscription = None
         with self._condition:
-            self._session = None
+            self._hub = None
             self._condition.notify_all()
         if self._worker is not None:
             self._worker.join(timeout=5.0)
@@ -104,82 +152,79 @@ class CloudNode(ManagedNode):
         """Let go of the network."""
         self._bundle = self._network = None
 
-    def _new_session(self) -> CloudSession:
+    def _deciding(self) -> Bundle:
+        """The bundle with the thresholds that are set."""
         assert self._bundle is not None
-        bundle = self._bundle
-        if self.settings.threshold > 0:
-            thresholds = dict.fromkeys(bundle.layouts, self.settings.threshold)
-            bundle = dataclasses.replace(bundle, decider=dataclasses.replace(bundle.decider, thresholds=thresholds))
-        return CloudSession(bundle, self._network.fused)
+        if self.settings.threshold <= 0:
+            return self._bundle
+        thresholds = dict.fromkeys(self._bundle.layouts, self.settings.threshold)
+        decider = dataclasses.replace(self._bundle.decider, thresholds=thresholds)
+        return dataclasses.replace(self._bundle, decider=decider)
 
     def _on_settings(self, _old: CloudSettings, _new: CloudSettings) -> None:
         with self._condition:
-            if self._session is not None:
-                self._session.bundle = self._new_session().bundle
+            if self._hub is not None:
+                self._hub.decide_by(self._deciding())
 
     # Packets in -------------------------------------------------------------------------------------------
-    def _on_packet(self, msg: FeaturePacket) -> None:
+    def _on_packet(self, name: str, msg: FeaturePacket) -> None:
         packet = bytes(msg.data)
         with self._condition:
-            session = self._session
-            if session is None:
+            if self._hub is None:
                 return
-            taken = session.take(packet)
+            taken = self._hub.take(name, packet)
             if taken in (Taken.NEW, Taken.LOCAL_ANSWER):
-                self._remember(packet, msg.header)
+                self._cameras[name].remember(packet, msg.header)
                 self._condition.notify_all()
         if taken is Taken.MALFORMED:
             self.get_logger().warning(
-                f"a malformed packet of {len(packet)} bytes was dropped; is the camera's model {self.settings.model}?",
+                f"a malformed packet of {len(packet)} bytes{f' from {name}' if name else ''} was dropped; is the "
+                f"camera's model {self.settings.model}?",
                 throttle_duration_sec=5.0,
             )
 
-    def _remember(self, packet: bytes, header: Header) -> None:
-        if len(packet) >= HEADER_BYTES:
-            self._headers[HEADER.unpack_from(packet)[0]] = header
-            while len(self._headers) > REMEMBERED_FRAMES:
-                self._headers.popitem(last=False)
-
     # The worker's thread ----------------------------------------------------------------------------------
-    def _work(self, session: CloudSession) -> None:
+    def _work(self, hub: Hub) -> None:
         while True:
             with self._condition:
-                task = None
-                while self._session is session and (task := session.next_task()) is None:
+                batch = Batch({}, {})
+                while self._hub is hub and not (batch := hub.next_batch()):
                     self._condition.wait(0.5)
-                if self._session is not session:
+                if self._hub is not hub:
                     return
-            assert task is not None
             try:
-                self._serve(session, task)
+                self._serve(hub, batch)
             except Exception as err:
                 # Whatever a packet did to this frame, the next frames shall have a hub.
-                self.get_logger().error(
-                    f"inference {task.inference_id} failed: {type(err).__name__}: {err}", throttle_duration_sec=5.0
-                )
+                which = ", ".join(f"{name or 'inference'} {task.inference_id}" for name, task in batch.tasks.items())
+                self.get_logger().error(f"{which} failed: {type(err).__name__}: {err}", throttle_duration_sec=5.0)
 
-    def _serve(self, session: CloudSession, task: ExitTask | Answer) -> None:
-        if isinstance(task, Answer):
-            self._publish(task)
+    def _serve(self, hub: Hub, batch: Batch) -> None:
+        for name, answer in batch.answers.items():
+            self._publish(name, answer)
+        if not batch.tasks:
             return
-        logits = self._forward(task.stage, [torch.from_numpy(m[None]) for m in task.maps])
+        logits = batch.by_camera(self._forward(batch.views()))
+        self._batches.append(len(batch.tasks))
         with self._condition:
-            _, answer = session.conclude(task, logits)
-        if answer is not None:
-            self._publish(answer)
+            answers = hub.conclude(batch, logits)
+        for name, answer in answers.items():
+            self._publish(name, answer)
 
-    def _forward(self, stage: int, maps: list[torch.Tensor]) -> Any:
+    def _forward(self, views: Mapping[int, Sequence[FloatArray]]) -> dict[int, FloatArray]:
         begun = self.seconds()
         with torch.inference_mode():
-            logits = self._network(stage, [m.to(self._device) for m in maps])[0].cpu().numpy()
+            given = {n: [torch.from_numpy(m).to(self._device) for m in maps] for n, maps in views.items()}
+            logits = {n: rows.cpu().numpy() for n, rows in self._network.forward_many(given).items()}
         self._forward_s.append(self.seconds() - begun)
         return logits
 
-    def _publish(self, answer: Answer) -> None:
+    def _publish(self, name: str, answer: Answer) -> None:
         assert self._bundle is not None
-        header = self._headers.get(answer.inference_id, Header())
+        camera = self._cameras[name]
+        header = camera.headers.get(answer.inference_id, Header())
         prediction = answer.prediction
-        self._exits.publish(
+        camera.exits.publish(
             ExitDecision(
                 header=header,
                 inference_id=answer.inference_id,
@@ -189,9 +234,9 @@ class CloudNode(ManagedNode):
             )
         )
         # A header that is not known any more has no stamp to count from.
-        known = answer.inference_id in self._headers
+        known = answer.inference_id in camera.headers
         latency = seconds_since(self.get_clock(), header.stamp) if known else float("nan")
-        self._labels.publish(
+        camera.labels.publish(
             label_message(
                 self._bundle.classes,
                 header,
@@ -206,15 +251,24 @@ class CloudNode(ManagedNode):
 
     def health(self) -> tuple[bytes, str, dict[str, object]]:
         """See the base class."""
-        session = self._session
+        hub = self._hub
         values: dict[str, object] = {"answers": self._answers, "model": self.settings.model, "device": self._device}
-        if session is not None:
-            values |= {f"packets {taken.value}": count for taken, count in session.counts.items()}
+        if hub is not None:
+            counted = [session.counts for session in list(hub.sessions.values())]
+            values |= {f"packets {taken.value}": sum(counts[taken] for counts in counted) for taken in Taken}
+            values["cameras heard"] = f"{len(counted)} of {len(self._cameras)}"
         if self._forward_s:
             values["exit forward median [ms]"] = round(statistics.median(self._forward_s) * 1e3, 2)
+        if self._batches:
+            values["exits a pass, mean"] = round(statistics.mean(self._batches), 2)
         return (
             (DiagnosticStatus.OK, "active", values) if self.is_active else (DiagnosticStatus.WARN, "inactive", values)
         )
+
+
+def _topic(camera: str, name: str) -> str:
+    """A camera's topic; the camera without a name is in the node's own namespace."""
+    return f"{camera.rstrip('/')}/{name}" if camera else name
 
 
 def _pick_device(name: str) -> str:

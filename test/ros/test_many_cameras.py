@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cloud node for several cameras, as its user starts it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+
+from fleet.codec import encode_stage  # noqa: E402
+from fleet.packet import LocalAnswer  # noqa: E402
+from fleet_msgs.msg import FeaturePacket, Label  # noqa: E402
+from fleet_ros.qos import LABELS, PACKETS  # noqa: E402
+
+
+def start_hub(tiny_bundle, cameras):
+    command = [sys.executable, "-m", "fleet_cloud_node", "--ros-args", "-r", "__ns:=/backyard"]
+    return subprocess.Popen(
+        [*command, "-p", f"model:={tiny_bundle.path}", "-p", f"cameras:={cameras}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_every_camera_gets_its_own_labels(domain, tiny_bundle, listener):
+    hub = start_hub(tiny_bundle, "['porch', '/yard/gate']")
+    try:
+        heard: dict[str, list[Label]] = {"/backyard/porch": [], "/yard/gate": []}
+        publishers = {}
+        for name, labels in heard.items():
+            listener.node.create_subscription(Label, f"{name}/label", labels.append, LABELS)
+            publishers[name] = listener.node.create_publisher(FeaturePacket, f"{name}/link/packets", PACKETS)
+        listener.spin_until(lambda: listener.is_active("cloud_node"), "an active hub")
+        listener.spin_until(
+            lambda: all(p.get_subscription_count() for p in publishers.values()), "the hub listening to both cameras"
+        )
+        # The last stage, complete: its exit answers however unsure it is.
+        last = tiny_bundle.exit_stages
+        layout = tiny_bundle.layouts[last]
+        shape = (layout.channels, layout.ladder.finest, layout.ladder.finest)
+        for k, name in enumerate(publishers):
+            features = np.random.default_rng(k).normal(size=shape)
+            for packet in encode_stage(layout, features, inference_id=100 + k, payload=244, coder=tiny_bundle.coder):
+                publishers[name].publish(FeaturePacket(data=packet))
+        publishers["/yard/gate"].publish(FeaturePacket(data=LocalAnswer(200, 2, 0.5).pack()))
+        listener.spin_until(
+            lambda: len(heard["/backyard/porch"]) == 1 and len(heard["/yard/gate"]) >= 1, "labels of both cameras"
+        )
+        listener.spin_until(lambda: heard["/yard/gate"][-1].inference_id == 200, "the device's own answer")
+        assert [label.inference_id for label in heard["/backyard/porch"]] == [100]
+        assert heard["/backyard/porch"][0].stage == last
+        assert heard["/yard/gate"][-1].source == Label.DEVICE
+        hub.send_signal(signal.SIGINT)
+        output, _ = hub.communicate(timeout=20)
+        assert hub.returncode == 0, output
+        assert "Traceback" not in output
+    finally:
+        hub.kill()
+        hub.wait(10)
+
+
+@pytest.mark.parametrize(("cameras", "words"), [("['a', 'a']", "once"), ("['a b']", "'a b' is not a camera")])
+def test_names_that_are_no_namespaces_are_one_line(domain, tiny_bundle, cameras, words):
+    hub = start_hub(tiny_bundle, cameras)
+    output, _ = hub.communicate(timeout=40)
+    assert hub.returncode == 2, output
+    assert words in output
+    assert "Traceback" not in output
