@@ -13,6 +13,7 @@ from fleet.commands.calibrate import calibrate
 from fleet.commands.evaluate import evaluate
 from fleet.commands.export import export
 from fleet.commands.link import link
+from fleet.commands.profile import profile
 from fleet.commands.train import train
 from fleet.commands.up import up
 from fleet.errors import FleetError
@@ -36,7 +37,7 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-for _function in (up, link, evaluate, train, calibrate, export):
+for _function in (up, link, evaluate, train, calibrate, export, profile):
     _verb(_function)
 
 
