@@ -62,7 +62,9 @@ class World:
         """Let time pass until the condition holds; fails with what was seen."""
         end = self.now + limit
         while not condition():
-            assert self.now < end, f"not within {limit} s: {self.hub_states[-3:]} {self.camera_states[-3:]} {self.errors}"
+            assert self.now < end, (
+                f"not within {limit} s: {self.hub_states[-3:]} {self.camera_states[-3:]} {self.errors}"
+            )
             self.advance(step)
 
     # The two ends ---------------------------------------------------------------------------------------------
@@ -99,8 +101,9 @@ class World:
         self.central = central or self.make_central()
         self.backend = backend_on(self.central, **radio)
         settings = HubSettings(identity=identity, secure=secure, attempts=attempts)
-        self.hub = self.run(self._make(Hub, settings, on_packet=self._on_packet, backend=self.backend,
-                                       on_change=self.hub_states.append))
+        self.hub = self.run(
+            self._make(Hub, settings, on_packet=self._on_packet, backend=self.backend, on_change=self.hub_states.append)
+        )
         self.hub_task = self.loop.create_task(self.hub.run())
         return self.hub
 

@@ -17,7 +17,7 @@ def saturate(world, seconds):
     """Keep the camera's queue full and return when what arrived."""
     end = world.now + seconds
     inference = 0
-    while world.now < end:
+    while end - world.now > 1e-6:
         # The same stage again: what waits is replaced by packets that are the same to the radio.
         packets = [Header(inference, 1, 0, k, 7).pack() + bytes(PAYLOAD - 8) for k in range(WORTH)]
         world.camera.offer(inference, 1, packets)
