@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from fleet import strict_yaml
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
 from fleet.platforms import load_profile
@@ -94,7 +95,7 @@ class Description:
         """
         path = find_config(name)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = strict_yaml.load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as err:  # ValueError: no text, no date
             raise FleetError(f"{path} cannot be read: {' '.join(str(err).split())}") from err
         if not isinstance(content, dict) or not content:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from fleet import strict_yaml
 from fleet.errors import FleetError
 from fleet.platforms.calibration import local_exit_macs, rate_from_energy
 from fleet.platforms.profile import LAYER_TYPES, PlatformProfile
@@ -80,7 +81,7 @@ def parse(text: str, *, where: str, name: str) -> list[PlatformProfile]:
         FleetError: it is not YAML, a key is missing, unknown or contradicts another, or a number is not one.
     """
     try:
-        entries = yaml.safe_load(text)
+        entries = strict_yaml.load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as err:
         mark = getattr(err, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from fleet import strict_yaml
 from fleet.errors import FleetError
 
 
@@ -193,7 +194,7 @@ def load_config(path: Path) -> TrainingConfig:
         FleetError: the file is missing, not YAML, or holds an unknown or ill-typed key.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = strict_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as err:
         msg = f"cannot read the training configuration {path}: {err.strerror}"
         raise FleetError(msg) from err
