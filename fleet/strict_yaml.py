@@ -13,9 +13,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key, Hashable):
-                continue  # what is merged in may be overridden; what cannot be a key is refused below
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # what is merged in may be overridden
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"'{key}' stands twice in one mapping", key_node.start_mark
