@@ -22,7 +22,7 @@ from fleet.packet import MIN_PAYLOAD, ExitNotice
 if TYPE_CHECKING:
     from bumble.device import Connection
 
-ASK_AFTER_S = (0.0, 5.0, 20.0)
+ASK_AFTER_S = (0.5, 5.0, 20.0)
 """When the connection interval is asked for, after *ready*, s. Hosts have hung up on peripherals that insisted."""
 
 MTU_PATIENCE_S = 1.0
@@ -96,6 +96,7 @@ class CameraConnection:
     # What the camera does with it -------------------------------------------------------------------------
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> bool:
         """See :meth:`fleet.link.scheduler.Scheduler.offer`."""
+        self._pump.catch_up()
         taken = self.scheduler.offer(inference_id, stage, packets)
         self._pump.poke()
         return taken

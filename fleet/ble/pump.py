@@ -117,6 +117,10 @@ class Pump:
             return self._next_event(now) - self._lead_s
         return now if idle else None
 
+    def catch_up(self) -> None:
+        """Count the events up to now: an offer's age is counted from the first event after it."""
+        self._scheduler.skip_to(self._clock() + self._scheduler.parameters.ci_s)
+
     async def hand_over(self) -> Event:
         """Run the scheduler's event that is due, and send what it gives."""
         now, ci_s = self._clock(), self._scheduler.parameters.ci_s

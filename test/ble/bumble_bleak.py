@@ -74,6 +74,7 @@ class Client(BaseBleakClient):
     preferences = None
     mtu = 247
     ever = ()
+    host_loses = staticmethod(lambda value: False)
 
     def __init__(self, device, *, services=None, **kwargs):
         super().__init__(device, **kwargs)
@@ -167,7 +168,11 @@ class Client(BaseBleakClient):
         await self._ask(self._connected().write_value(descriptor.handle, bytes(data), True))
 
     async def start_notify(self, characteristic, callback, **_):
-        self._callbacks[characteristic.handle] = heard = lambda value: callback(bytearray(value))
+        def heard(value):
+            if not self.host_loses(value):
+                callback(bytearray(value))
+
+        self._callbacks[characteristic.handle] = heard
         await self._ask(self._connected().subscribe(characteristic.obj, heard))
 
     async def stop_notify(self, characteristic):

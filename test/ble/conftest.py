@@ -55,6 +55,10 @@ class World:
     def run(self, work, limit=300.0):
         return self.loop.run_until_complete(asyncio.wait_for(work, limit))
 
+    def call(self, function, *args):
+        """Call something that wants a running loop."""
+        return self.run(self._make(function, *args))
+
     def advance(self, seconds):
         self.run(asyncio.sleep(seconds), limit=None)
 
@@ -122,6 +126,10 @@ class World:
         """The one connection on the air."""
         (link,) = self.air.links
         return link
+
+    def drop(self, reason=hci.HCI_ErrorCode.REMOTE_USER_TERMINATED_CONNECTION_ERROR):
+        """Both ends are told that the connection is over."""
+        self.call(self.radio.drop, reason)
 
     def close(self):
         if self.hub_task is not None:
