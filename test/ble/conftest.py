@@ -43,6 +43,7 @@ class World:
         self.air = self.run(self._make(VirtualAir, **air))
         self.camera = self.hub = self.central = self.backend = None
         self.hub_task = None
+        self.on_packet = lambda packet: None
 
     async def _make(self, kind, *args, **kwargs):
         return kind(*args, **kwargs)
@@ -113,6 +114,7 @@ class World:
 
     def _on_packet(self, packet):
         self.packets.append((self.now, packet))
+        self.on_packet(packet)
 
     def join(self, limit=60.0):
         """Wait until features may travel."""
