@@ -70,6 +70,7 @@ setup(
         "headless": ["opencv-python-headless>=4.6"],
         "desktop": ["opencv-python>=4.6"],
         "hub": ["torch>=2.1"],
+        "radio": ["bleak>=3.1", "bumble>=0.0.236"],  # a real one: bleak on the hub, bumble on the camera
         "photos": ["scikit-image>=0.20"],
         "train": ["torch>=2.1", "onnx>=1.15", "matplotlib>=3.6"],
         "test": ["hypothesis>=6", "psutil", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one

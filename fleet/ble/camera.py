@@ -36,7 +36,7 @@ try:
     from bumble.keys import JsonKeyStore, KeyStore, MemoryKeyStore, PairingKeys
     from bumble.pairing import PairingConfig, PairingDelegate
 except ImportError as err:
-    raise service.missing("bumble", "camera") from err
+    raise service.missing("bumble") from err
 
 from fleet.ble.connection import ASK_AFTER_S, CameraConnection
 from fleet.ble.pump import LEAD_S

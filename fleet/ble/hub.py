@@ -35,7 +35,7 @@ try:
         BleakGATTProtocolError,
     )
 except ImportError as err:
-    raise service.missing("bleak", "hub") from err
+    raise service.missing("bleak") from err
 
 T = TypeVar("T")
 

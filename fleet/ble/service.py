@@ -186,9 +186,9 @@ def identity_in_ready(data: bytes) -> bytes | None:
     return data[1:] if len(data) == READY_BYTES and data[0] == READY_OPCODE else None
 
 
-def missing(library: str, extra: str) -> FleetError:
+def missing(library: str) -> FleetError:
     """What to say where a radio's library is not installed."""
-    return FleetError(f"{library} is not installed: run python3 -m pip install {library} (pip's extra is '{extra}')")
+    return FleetError(f"a real radio needs {library}, which is not installed: run python3 -m pip install {library}")
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

@@ -15,6 +15,8 @@ OURS = re.compile(r"fleet(_\w+)?$")
 # module -> (distribution for pip, key for rosdep; None where rosdep has none)
 KNOWN = {
     "ament_index_python": ("ros-ament-index-python", "ament_index_python"),
+    "bleak": ("bleak", None),
+    "bumble": ("bumble", None),
     "constriction": ("constriction", None),
     "cv2": ("opencv-python-headless", "python3-opencv"),
     "diagnostic_msgs": ("ros-diagnostic-msgs", "diagnostic_msgs"),
