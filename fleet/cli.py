@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from fleet.commands.calibrate import calibrate
+from fleet.commands.camera import camera
 from fleet.commands.evaluate import evaluate
 from fleet.commands.export import export
 from fleet.commands.link import link
@@ -37,7 +38,7 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-for _function in (up, link, evaluate, train, calibrate, export, profile):
+for _function in (up, camera, link, evaluate, train, calibrate, export, profile):
     _verb(_function)
 
 
