@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -87,6 +88,13 @@ class Background:
 
     async def _wrapped(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_note)
         self._task = self._loop.create_task(self._main())
         self._running.set()
         await self._task
+
+
+def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a library's callback raised: a line for the log, not a traceback on the user's terminal."""
+    error = context.get("exception")
+    logging.getLogger("fleet.ble").warning("%s: %s %s", context.get("message"), type(error).__name__, error)

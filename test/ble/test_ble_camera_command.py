@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fleet camera` as a user meets it: a process of its own, its controller at the end of a TCP connection."""
+
+import asyncio
+import re
+import socket
+import sys
+from contextlib import suppress
+
+import pytest
+from bumble.device import Device, DeviceConfiguration
+from bumble.hci import Address
+from bumble.transport.tcp_server import open_tcp_server_transport_with_socket
+from bumble_bleak import backend_on
+from virtual_radio import VirtualAir, VirtualController
+from world import HUB_ADDRESS, sides
+
+from fleet.ble.hub import Hub, HubSettings
+from fleet.cli import app
+from fleet.errors import FleetError
+from fleet.packet import ExitNotice, Header
+
+LIMIT_S = 60
+
+
+@pytest.mark.parametrize(
+    ("transport", "says"),
+    [
+        ("bogus:0", "is not a Bluetooth transport: use hci-socket:0"),
+        ("serial:/dev/no-such-device", "cannot be opened"),
+        ("tcp-client:127.0.0.1:1", "cannot be opened"),
+        ("usb:77", "cannot be opened"),
+    ],
+)
+def test_a_bad_transport_is_one_clear_line(tiny_bundle, transport, says):
+    arguments = ["camera", "--source", "photos", "--model", str(tiny_bundle.path), "--transport", transport]
+    with pytest.raises(FleetError, match=says) as caught:
+        app(arguments, standalone_mode=False)
+    assert "\n" not in str(caught.value)
+    assert transport in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["ci_ms=8"], "not a multiple"),
+        (["payload=10"], "payload"),
+        (["--precision", "half"], "float or int8"),
+        (["--platform", "toaster"], "toaster"),
+        (["--source", "/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(tiny_bundle, arguments, says):
+    with pytest.raises(FleetError, match=says):
+        app(["camera", "--source", "photos", "--model", str(tiny_bundle.path), *arguments], standalone_mode=False)
+
+
+def test_a_camera_process_finds_its_hub_and_is_told_to_stop(tiny_bundle):
+    output, notices, packets = asyncio.run(asyncio.wait_for(whole_run(tiny_bundle), LIMIT_S))
+    lines = [line for line in output.splitlines() if re.match(r" *\d+ ", line)]
+    assert len(lines) >= 3
+    assert any("exit 1" in line for line in lines), output
+    assert notices >= 1
+    assert len(packets) >= len(lines)
+    assert "Traceback" not in output
+    assert "frames in" in output  # the summary
+
+
+async def whole_run(bundle):
+    """The camera's process, and here the air, the hub's controller and the hub."""
+    air = VirtualAir()
+    port, transport = await serve()
+    VirtualController("camera", host_source=transport.source, host_sink=transport.sink, link=air)
+    configuration = DeviceConfiguration(name="hub", address=Address(HUB_ADDRESS))
+    central = Device.from_config_with_hci(configuration, *sides(VirtualController("hub", link=air)))
+    await central.power_on()
+    packets, answered = [], set()
+
+    def on_packet(packet):
+        packets.append(packet)
+        inference = Header.unpack(packet).inference_id
+        if inference not in answered:
+            answered.add(inference)
+            hub.stop(ExitNotice(inference, 0, 1, 0.9))
+
+    hub = Hub(HubSettings(bundle.identity), on_packet=on_packet, backend=backend_on(central, ci_ms=15.0))
+    task = asyncio.get_running_loop().create_task(hub.run())
+    arguments = ["--source", "photos", "--model", str(bundle.path), "--transport", f"tcp-client:127.0.0.1:{port}"]
+    pacing = ["--platform", "cortex-a77-200", "--frame-rate", "2", "--duration", "5", "ci_ms=15"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "fleet", "camera", *arguments, *pacing,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await transport.close()
+    return output.decode(), hub.exits_sent, packets
+
+
+async def serve():
+    """bumble's TCP server on a port that is free."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    return listening.getsockname()[1], await open_tcp_server_transport_with_socket(listening)
