@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bridge node: releases packets only in connection events and carries exit notices back."""
+"""The bridge node: releases packets only in connection events and carries exit notices back.
+
+One parameter chooses what is behind it: a model of the whole link (``emulated``), or one half of a real one, the
+camera's (``bumble``) or the hub's (``bleak``). Topics and services are the same.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections import OrderedDict
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
@@ -19,6 +24,7 @@ from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import ExitNotice
 from fleet.packet import Header as PacketHeader
+from fleet_ble_bridge.real import Happenings, RadioSettings, RealRadio, open_radio
 from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkReport, LinkStatistics, StageFeatures
 from fleet_msgs.msg import LinkParameters as LinkParametersMsg
 from fleet_msgs.srv import Renegotiate
@@ -42,6 +48,14 @@ class BridgeSettings:
     ack: str = setting("link_layer", "how reliable transfers are acknowledged: link_layer or next_event")
     transport: str = setting("emulated", "emulated, or a real radio: bleak (hub), bumble (camera)", read_only=True)
     seed: int = setting(0, "of the emulated losses; 0 draws one", read_only=True)
+    model: str = setting("backyard", "a real radio: model bundle, the same at both ends", read_only=True)
+    adapter: str = setting("hci-socket:0", "bumble: the camera's Bluetooth controller", read_only=True)
+    camera_name: str = setting("fleet camera", "bumble: what a scanner shows", read_only=True)
+    camera_address: str = setting("", "bleak: the camera to take; empty: any that offers FLEET", read_only=True)
+    secure: bool = setting(False, "a real radio: bonded peers and encrypted links only", read_only=True)
+    pair: bool = setting(False, "bumble, secure: let another hub bond", read_only=True)
+    bonds: str = setting("~/.config/fleet/bonds.json", "bumble, secure: file that keeps the bonds", read_only=True)
+    attempts: int = setting(0, "bleak: failures in a row until the node gives up; 0: never", read_only=True)
 
     def __post_init__(self) -> None:
         """Check the link as a whole.
@@ -49,9 +63,28 @@ class BridgeSettings:
         Raises:
             FleetError: no BLE link can be like this.
         """
-        if self.transport != "emulated":
-            raise FleetError(f"transport '{self.transport}' is not in this version yet: use emulated")
         self.link()
+        if self.is_real and self.loss > 0:
+            raise FleetError(f"transport {self.transport} loses what the air loses: loss is for emulated")
+
+    @property
+    def is_real(self) -> bool:
+        """Whether there is a radio, or a model of one."""
+        return self.transport != "emulated"
+
+    def radio(self) -> RadioSettings:
+        """What a real radio needs to know."""
+        return RadioSettings(
+            link=self.link(),
+            model=self.model,
+            adapter=self.adapter,
+            address=self.camera_address,
+            name=self.camera_name,
+            secure=self.secure,
+            pair=self.pair,
+            bonds=self.bonds if self.secure else "",
+            attempts=self.attempts,
+        )
 
     def link(self) -> LinkParameters:
         """The parameters of the link."""
@@ -69,6 +102,7 @@ class BridgeNode(ManagedNode):
         declare(self, BridgeSettings, self._on_settings)
         self._condition = threading.Condition()
         self._scheduler: Scheduler | None = None
+        self._real: RealRadio | None = None
         self._thread: threading.Thread | None = None
         self._headers: OrderedDict[int, Header] = OrderedDict()
         self._unreported: OrderedDict[int, None] = OrderedDict()
@@ -85,10 +119,14 @@ class BridgeNode(ManagedNode):
         self.create_service(Renegotiate, "link/renegotiate", self._on_renegotiate)
         self.create_timer(1.0, self._publish_statistics)
         self.create_timer(0.25, self._watch_hub)
+        self.create_timer(0.05, self._collect_reports)
 
     # Life cycle -------------------------------------------------------------------------------------------
     def activate(self) -> None:
-        """Connect: the first event is at a random phase within the first interval."""
+        """Connect: the emulated link's first event is at a random phase within the first interval."""
+        if self.settings.is_real:
+            self._open_radio()
+            return
         link = self.settings.link()
         seed = self.settings.seed or secrets.randbits(31)
         phase = (seed % 9973) / 9973 * link.ci_s
@@ -100,6 +138,9 @@ class BridgeNode(ManagedNode):
 
     def deactivate(self) -> None:
         """Disconnect."""
+        real, self._real = self._real, None
+        if real is not None:
+            real.close()
         with self._condition:
             self._scheduler = None
             self._condition.notify_all()
@@ -109,7 +150,42 @@ class BridgeNode(ManagedNode):
         self._connected = False
         self._publish_parameters()
 
-    # The radio's thread -----------------------------------------------------------------------------------
+    # A real radio: all of these are called in its thread --------------------------------------------------
+    def _open_radio(self) -> None:
+        happens = Happenings(
+            packet=self._on_air_packet,
+            notice=lambda notice: self._exit_publisher.publish(self._exit_message(notice)),
+            changed=self._on_radio_change,
+            ended=self._on_radio_end,
+            log=self.get_logger().warning,
+        )
+        self._real = open_radio(self.settings.transport, self.settings.radio(), happens)
+        self._publish_parameters()
+        self._real.start()
+
+    def _on_air_packet(self, packet: bytes, age_s: float) -> None:
+        inference_id = PacketHeader.unpack(packet).inference_id
+        with self._condition:
+            if inference_id not in self._headers:  # a camera's stamp does not travel: derived once a frame
+                stamp = self.get_clock().now() - Duration(seconds=age_s)
+                frame = self.get_namespace().strip("/") or "camera"
+                self._remember(inference_id, Header(stamp=stamp.to_msg(), frame_id=frame))
+            header = self._headers[inference_id]
+        self._packet_publisher.publish(FeaturePacket(header=header, data=packet))
+
+    def _on_radio_change(self) -> None:
+        real = self._real
+        if real is not None:
+            if real.connected != self._connected:
+                self._connected = real.connected
+                self.get_logger().info("connected" if self._connected else "the link is lost")
+            self._publish_parameters()
+
+    def _on_radio_end(self, problem: str) -> None:
+        self.problem = problem
+        self.finished.set()
+
+    # The emulated radio's thread -----------------------------------------------------------------------------------
     def _run_radio(self) -> None:
         try:
             self._run_events()
@@ -162,22 +238,32 @@ class BridgeNode(ManagedNode):
     # Callbacks --------------------------------------------------------------------------------------------
     def _on_features(self, msg: StageFeatures) -> None:
         with self._condition:
-            if self._scheduler is None:
+            if self._scheduler is None and self._real is None:
                 return
             if msg.inference_id not in self._headers:
-                self._headers[msg.inference_id] = msg.header
-                if len(self._headers) > REMEMBERED_FRAMES:
-                    self._headers.popitem(last=False)
+                self._remember(msg.inference_id, msg.header)
+            if self._real is not None:
+                self._unreported[msg.inference_id] = None
+                self._real.offer(msg.inference_id, msg.stage, [bytes(p.data) for p in msg.packets])
+                return
+            assert self._scheduler is not None
             if self._scheduler.offer(msg.inference_id, msg.stage, [bytes(p.data) for p in msg.packets]):
                 self._unreported[msg.inference_id] = None
             reports = self._closed_accounts(self._scheduler)
         for report in reports:
             self._publish_report(report)
 
+    def _remember(self, inference_id: int, header: Header) -> None:
+        self._headers[inference_id] = header
+        if len(self._headers) > REMEMBERED_FRAMES:
+            self._headers.popitem(last=False)
+
     def _on_exit(self, msg: ExitDecision) -> None:
         notice = ExitNotice(msg.inference_id, msg.class_index, msg.stage, msg.confidence)
         with self._condition:
-            if self._scheduler is not None:
+            if self._real is not None:
+                self._real.stop(notice)
+            elif self._scheduler is not None:
                 try:
                     self._scheduler.stop(notice)
                 except FleetError as err:
@@ -185,12 +271,19 @@ class BridgeNode(ManagedNode):
 
     def _on_settings(self, _old: BridgeSettings, new: BridgeSettings) -> None:
         with self._condition:
+            if self._real is not None and (refusal := self._real.ask(new.link())):
+                self.get_logger().warning(refusal)
             if self._scheduler is not None:
                 self._scheduler.configure(new.link())
                 self._condition.notify_all()
         self._publish_parameters()
 
     def _on_renegotiate(self, request: Renegotiate.Request, response: Renegotiate.Response) -> Renegotiate.Response:
+        if self.settings.transport == "bleak":
+            response.accepted = False
+            response.message = "over transport bleak the camera asks for the link: renegotiate on the camera's side"
+            response.parameters = self._parameters_message()
+            return response
         wanted = {
             "ci_ms": float(request.ci_ms) or None,
             "packets": request.packets or None,
@@ -205,7 +298,23 @@ class BridgeNode(ManagedNode):
         response.parameters = self._parameters_message()
         return response
 
+    def _collect_reports(self) -> None:
+        """The accounts that a camera's real radio has closed."""
+        real = self._real
+        if real is None:
+            return
+        for inference_id in list(self._unreported):
+            account = real.report(inference_id)
+            overtaken = inference_id != next(reversed(self._unreported))
+            if account is None and overtaken:  # of a connection that is no more
+                self._unreported.pop(inference_id, None)
+            elif account is not None and account.closed:
+                self._unreported.pop(inference_id, None)
+                self._publish_report(account)
+
     def _watch_hub(self) -> None:
+        if self.settings.is_real:
+            return
         connected = self.is_active and self.count_subscribers(self._packet_publisher.topic_name) > 0
         if connected != self._connected:
             self._connected = connected
@@ -226,7 +335,7 @@ class BridgeNode(ManagedNode):
         )
 
     def _parameters_message(self) -> LinkParametersMsg:
-        link = self.settings.link()
+        link = self._real.link if self._real is not None else self.settings.link()
         return LinkParametersMsg(
             header=self._stamp(),
             ci_ms=link.ci_ms,
@@ -259,11 +368,15 @@ class BridgeNode(ManagedNode):
         )
 
     def _publish_statistics(self) -> None:
-        with self._condition:
-            if self._scheduler is None:
-                self._last_totals = None
-                return
-            totals, now = self._scheduler.statistics, self.seconds()
+        real = self._real
+        if real is not None:
+            totals, now = real.totals(), self.seconds()
+        else:
+            with self._condition:
+                if self._scheduler is None:
+                    self._last_totals = None
+                    return
+                totals, now = self._scheduler.statistics, self.seconds()
         before, self._last_totals = self._last_totals, (now, totals)
         then, old = before if before is not None else (now - 1.0, LinkTotals())
         span = max(now - then, 1e-3)
@@ -278,21 +391,26 @@ class BridgeNode(ManagedNode):
                 bytes_sent=totals.bytes_sent,
                 exits_sent=totals.exits_sent,
                 energy_mj=totals.energy_uj * 1e-3,
-                packets_per_second=(totals.sent - old.sent) / span,
-                bytes_per_second=(totals.bytes_sent - old.bytes_sent) / span,
-                radio_power_mw=(totals.energy_uj - old.energy_uj) * 1e-3 / span,
+                # A real camera's totals begin again with every connection.
+                packets_per_second=max(0.0, (totals.sent - old.sent) / span),
+                bytes_per_second=max(0.0, (totals.bytes_sent - old.bytes_sent) / span),
+                radio_power_mw=max(0.0, (totals.energy_uj - old.energy_uj) * 1e-3 / span),
             )
         )
 
     def health(self) -> tuple[bytes, str, dict[str, object]]:
         """See the base class."""
-        link = self.settings.link()
+        real = self._real
+        link = real.link if real is not None else self.settings.link()
         values: dict[str, object] = {"ci_ms": link.ci_ms, "phy": link.phy, "packets": link.effective_packets}
         if self._last_totals is not None:
             totals = self._last_totals[1]
             values |= {"events": totals.events, "missed": totals.missed, "sent": totals.sent, "lost": totals.lost}
         if not self.is_active:
             return DiagnosticStatus.WARN, "inactive", values
+        if real is not None:
+            message, more = real.health()
+            return DiagnosticStatus.OK if self._connected else DiagnosticStatus.WARN, message, values | dict(more)
         if not self._connected:
             return DiagnosticStatus.WARN, "no hub at the other end", values
         return DiagnosticStatus.OK, "connected", values

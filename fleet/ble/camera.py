@@ -9,6 +9,7 @@ MTU, connection interval, pairing. Packets are offered by stage; which of them t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,27 @@ def static_address(seed: str) -> str:
     digest = bytearray(hashlib.sha256(b"fleet camera " + seed.encode()).digest()[:6])
     digest[0] |= 0xC0
     return ":".join(f"{byte:02X}" for byte in digest)
+
+
+def machine_address(name: str) -> str:
+    """The static address of the camera of that name on this machine."""
+    for path in (Path("/etc/machine-id"), Path("/etc/hostname")):
+        with contextlib.suppress(OSError):
+            return static_address(f"{path.read_text().strip()} {name}")
+    return static_address(name)
+
+
+class PrivateKeyStore(JsonKeyStore):
+    """Bonds in a file that nobody else may read: who has a bond's key can listen, and can be the hub."""
+
+    async def save(self, db: Any) -> None:
+        """See bumble."""
+        try:
+            self.directory_name.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.filename.with_name(f"{self.filename.name}.tmp").touch(mode=0o600)
+            await super().save(db)
+        except OSError as err:
+            raise FleetError(f"cannot keep bonds in {self.filename}: {err.strerror}") from err
 
 
 @dataclass(frozen=True)
@@ -259,7 +281,7 @@ class Camera:
     def _keys(self) -> KeyStore:
         if self.settings.bonds is None:
             return MemoryKeyStore()
-        return JsonKeyStore(namespace=self.settings.address, filename=str(self.settings.bonds))
+        return PrivateKeyStore(namespace=self.settings.address, filename=str(self.settings.bonds))
 
     def _characteristics(self) -> tuple[Characteristic[bytes], Characteristic[bytes], Characteristic[bytes]]:
         secure = self.settings.secure

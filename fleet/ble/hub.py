@@ -317,6 +317,8 @@ class Hub:
             return f"{err}: is it switched on, near, and not connected to another hub?"
         if isinstance(err, asyncio.TimeoutError):
             return f"no answer while {self._state.phase.value}"
+        if isinstance(err, OSError | EOFError):
+            return f"the Bluetooth daemon does not answer ({_line(err)}): is bluetoothd running?"
         if isinstance(err, PacketError):
             return f"the camera sends what this version does not understand ({_line(err)})"
         return _line(err)

@@ -77,7 +77,7 @@ def camera(
 
     One line a frame, a summary at the end. The hub runs the bridge with transport: bleak and the same model.
     """
-    from fleet.ble.camera import CameraSettings, static_address  # noqa: PLC0415 - bumble takes a second to load
+    from fleet.ble.camera import CameraSettings, machine_address  # noqa: PLC0415 - bumble takes a second to load
     from fleet.ble.radio import CameraRadio  # noqa: PLC0415
     from fleet.ble.surroundings import RadioSurroundings  # noqa: PLC0415
 
@@ -93,10 +93,10 @@ def camera(
         identity=bundle.identity,
         wish=wish,
         name=name,
-        address=static_address(_machine_id() + name),
+        address=machine_address(name),
         secure=secure,
         pairing=pair,
-        bonds=_writable(expanded(bonds)) if secure else None,
+        bonds=expanded(bonds) if secure else None,
     )
     around = RadioSurroundings(network.cancel)
     problems: list[str] = []
@@ -243,27 +243,6 @@ def _closed_by_signals(around: RadioSurroundings, duration: float) -> Iterator[N
 
 def _precision(name: str) -> Precision:
     return "int8" if name == "int8" else "float"
-
-
-def _machine_id() -> str:
-    """Something that stays the same on one machine: a hub knows a bonded camera by its address."""
-    for path in (Path("/etc/machine-id"), Path("/etc/hostname")):
-        try:
-            return path.read_text().strip()
-        except OSError:
-            continue
-    return "camera"
-
-
-def _writable(path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-    except OSError as err:
-        raise FleetError(f"cannot keep bonds in {path}: {err.strerror}") from err
-    if path.stat().st_size == 0:
-        path.write_text("{}")
-    return path
 
 
 def _say(line: str) -> None:

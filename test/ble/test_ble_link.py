@@ -419,6 +419,7 @@ def test_complaint_7_whatever_the_system_raises_is_tried_again(world, monkeypatc
     world.add_hub()
     world.join()
     assert world.hub.state.failures == 2
+    assert all("\n" not in state.message for state in world.hub_states)
 
 
 # Complaint 9 ----------------------------------------------------------------------------------------------------
