@@ -182,7 +182,9 @@ class Description:
         changes = {
             DEVICE_NODE: device | bundle,
             "cloud_node": bundle,
-            LINK_NODE: {key: getattr(wanted, key) for key in _LINK_KEYS},
+            # A real radio makes sure that both of its ends hold the same bundle; the emulated one has no ends.
+            LINK_NODE: {key: getattr(wanted, key) for key in _LINK_KEYS}
+            | (bundle if wanted.transport != "emulated" else {}),
             MONITOR_NODE: monitor,
         }
         processes = tuple(replace(p, parameters={**p.parameters, **changes.get(p.node, {})}) for p in self.processes)
