@@ -2,11 +2,13 @@
 """The bytes of the GATT service: golden vectors for a firmware author, and whatever a stranger may send."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.ble import service
 from fleet.ble.service import (
     LINK_BYTES,
     LinkReport,
@@ -120,3 +122,11 @@ def test_the_supervision_time_out_is_six_seconds_and_several_intervals_complaint
     assert 6000 <= timeout <= 32000
     assert timeout % 10 == 0
     assert timeout == 32000 or timeout >= 2.5 * steps * 1.25 * (1 + latency)
+
+
+def test_the_document_has_the_golden_vectors_and_the_uuids():
+    document = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text()
+    for value in (GOLDEN, ready(IDENTITY)):
+        assert f"`{value.hex(' ')}`" in document
+    for uuid in (service.SERVICE, service.FEATURES, service.EXIT, service.LINK):
+        assert f"`{uuid}`" in document
