@@ -163,7 +163,7 @@ class Camera:
         self._wish = settings.wish
         self._current: CameraConnection | None = None
         self._connections = 0
-        self._asks = len(ASK_AFTER_S)
+        self._offended = ""
         self._message = ""
         self._powered = False
         self._told: CameraState | None = None
@@ -222,7 +222,7 @@ class Camera:
     def ask(self, wish: LinkParameters) -> None:
         """Wish for another link; the hub decides."""
         self._wish = wish
-        self._asks = len(ASK_AFTER_S)
+        self._offended = ""
         if self._current is not None:
             self._current.ask(wish)
         self._changed()
@@ -321,7 +321,7 @@ class Camera:
             self._wish,
             identity=self.settings.identity,
             secure=self.settings.secure,
-            asks=self._asks,
+            asks=0 if str(connection.peer_address) == self._offended else len(ASK_AFTER_S),
             send=self._notify,
             changed=self._changed,
             lead_s=self.settings.lead_s,
@@ -333,8 +333,8 @@ class Camera:
         if current is None:
             return
         asked = current.asked_at
-        if asked is not None and asyncio.get_running_loop().time() - asked < HUNG_UP_S and self._asks > 0:
-            self._asks = 0
+        if asked is not None and asyncio.get_running_loop().time() - asked < HUNG_UP_S:
+            self._offended = str(connection.peer_address)
             self._message = "the hub hung up when asked for a connection interval: it is not asked again"
         current.close()
         self._current = None

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera and hub through thick and thin. The numbers are those of the list in docs/hardware.md."""
 
+from dataclasses import replace
+
 import pytest
+from bleak.backends.device import BLEDevice
 from bleak.exc import BleakBluetoothNotAvailableError, BleakBluetoothNotAvailableReason, BleakError
 from bumble import att, hci
 from bumble.gatt import GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR
-from bumble_bleak import Scanner
+from bumble_bleak import Scanner, backend_on
 
 from fleet.ble import service
 from fleet.ble.hub import Phase as HubPhase
@@ -521,3 +524,49 @@ async def connect(world, central):
     peer = Peer(connection)
     await peer.discover_all()
     return connection, peer
+
+
+def test_complaint_6_a_connection_that_a_dead_hub_left_behind_is_hung_up_first(world):
+    world.add_camera()
+    central = world.make_central()
+    world.run(connect(world, central))  # by a hub's process that is no more
+    assert world.camera.state.phase.name == "CONNECTED"
+
+    class Adapter:
+        @classmethod
+        async def get(cls, **_):
+            return cls()
+
+        async def get_connected_devices(self, uuids):
+            assert service.SERVICE in uuids
+            return [BLEDevice(world.camera.settings.address, None, hci.Address(world.camera.settings.address))]
+
+    class Adopting(world_client(central)):
+        async def connect(self, pair, **more):
+            held = list(central.connections.values())
+            if held:
+                self._connection = held[0]
+                self._connection.on("disconnection", self._on_disconnection)
+            else:
+                await super().connect(pair, **more)
+
+    world.add_hub(central=central)
+    world.hub._backend = replace(world.backend, adapter=Adapter, client=Adopting)
+    world.join()
+    assert world.hub.state.failures == 0
+
+
+def world_client(central):
+    return backend_on(central).client
+
+
+def test_complaint_6_a_silent_link_is_probed(world):
+    world.add_camera()
+    world.add_hub()
+    world.join()
+    reads = []
+    report = world.camera._on_read
+    world.camera._link.value._read = lambda connection: (reads.append(world.now), report(connection))[1]
+    world.advance(200)
+    assert 2 <= len(reads) <= 4
+    assert world.hub.state.phase is HubPhase.CONNECTED
