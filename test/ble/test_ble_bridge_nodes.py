@@ -119,7 +119,7 @@ def over_tcp(port, monkeypatch):
     monkeypatch.setattr(fleet.ble.radio.HubRadio, "_run", run)
 
 
-def test_features_and_exits_travel_between_the_two_nodes(ros, air, tiny_bundle, monkeypatch):
+def test_features_and_exits_travel_between_the_two_nodes(air, ros, tiny_bundle, monkeypatch):
     over_tcp(air.ports[1], monkeypatch)
     model = str(tiny_bundle.path)
     adapter = f"tcp-client:127.0.0.1:{air.ports[0]}"
