@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from fleet.ble.settings import CameraSettings, CameraState, Phase, machine_address
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
 from fleet.link.accounting import InferenceAccount, LinkTotals
@@ -115,12 +116,10 @@ class CameraHalf:
     """``transport: bumble``: takes features, gives exit notices."""
 
     def __init__(self, settings: RadioSettings, identity: bytes, happens: Happenings) -> None:
-        from fleet.ble.camera import CameraSettings, Phase, machine_address  # noqa: PLC0415 - only with a radio
-        from fleet.ble.radio import CameraRadio  # noqa: PLC0415
+        from fleet.ble.radio import CameraRadio  # noqa: PLC0415 - only with a radio
 
         self._happens = happens
-        self._sending = Phase.SENDING
-        self._state = None
+        self._state: CameraState | None = None
         self._wish = settings.link
         self._radio = CameraRadio(
             settings.adapter,
@@ -162,7 +161,7 @@ class CameraHalf:
     @property
     def connected(self) -> bool:
         """See :class:`RealRadio`."""
-        return self._state is not None and self._state.phase is self._sending
+        return self._state is not None and self._state.phase is Phase.SENDING
 
     @property
     def link(self) -> LinkParameters:
@@ -185,7 +184,7 @@ class CameraHalf:
         values = {"hub": state.hub, "encrypted": state.encrypted, "connections": state.connections}
         return state.message or state.phase.value, values
 
-    def _on_change(self, state):  # type: ignore[no-untyped-def] - CameraState, whose module needs bumble
+    def _on_change(self, state: CameraState) -> None:
         if state.message and (self._state is None or state.message != self._state.message):
             self._happens.log(state.message)
         self._state = state
@@ -196,12 +195,13 @@ class HubHalf:
     """``transport: bleak``: gives packets, takes exit notices."""
 
     def __init__(self, settings: RadioSettings, identity: bytes, happens: Happenings) -> None:
-        from fleet.ble.hub import HubSettings, HubState, Phase  # noqa: PLC0415 - only with a radio
+        from fleet.ble.hub import HubSettings, HubState  # noqa: PLC0415 - only with a radio
+        from fleet.ble.hub import Phase as HubPhase  # noqa: PLC0415
         from fleet.ble.radio import HubRadio  # noqa: PLC0415
 
         self._happens = happens
         self._wish = settings.link
-        self._connected = Phase.CONNECTED
+        self._connected = HubPhase.CONNECTED
         self._state = HubState()
         self._bytes = 0
         self._radio = HubRadio(

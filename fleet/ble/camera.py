@@ -9,15 +9,12 @@ MTU, connection interval, pairing. Packets are offered by stage; which of them t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from fleet.ble import service
+from fleet.ble.settings import CameraSettings, CameraState, Phase
 from fleet.errors import FleetError
 from fleet.link.accounting import InferenceAccount, LinkTotals
 from fleet.link.parameters import LinkParameters
@@ -34,13 +31,13 @@ try:
         Descriptor,
         Service,
     )
-    from bumble.keys import JsonKeyStore, KeyStore, MemoryKeyStore, PairingKeys
-    from bumble.pairing import PairingConfig, PairingDelegate
+    from bumble.keys import KeyStore, MemoryKeyStore, PairingKeys
+    from bumble.pairing import PairingConfig
 except ImportError as err:
     raise service.missing("bumble") from err
 
+from fleet.ble.bonds import Doorkeeper, PrivateKeyStore
 from fleet.ble.connection import ASK_AFTER_S, CameraConnection
-from fleet.ble.pump import LEAD_S
 
 POWER_ON_S = 10.0
 ADVERTISING_MS = 100.0
@@ -49,92 +46,6 @@ HUNG_UP_S = 3.0
 
 _Properties = Characteristic.Properties
 _Permissions = Characteristic.Permissions
-
-
-def static_address(seed: str) -> str:
-    """A static random device address that is always the same for the same seed.
-
-    A hub knows a bonded camera by its address, so it must survive a restart.
-    """
-    digest = bytearray(hashlib.sha256(b"fleet camera " + seed.encode()).digest()[:6])
-    digest[0] |= 0xC0
-    return ":".join(f"{byte:02X}" for byte in digest)
-
-
-def machine_address(name: str) -> str:
-    """The static address of the camera of that name on this machine."""
-    for path in (Path("/etc/machine-id"), Path("/etc/hostname")):
-        with contextlib.suppress(OSError):
-            return static_address(f"{path.read_text().strip()} {name}")
-    return static_address(name)
-
-
-class PrivateKeyStore(JsonKeyStore):
-    """Bonds in a file that nobody else may read: who has a bond's key can listen, and can be the hub."""
-
-    async def save(self, db: Any) -> None:
-        """See bumble."""
-        try:
-            self.directory_name.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.filename.with_name(f"{self.filename.name}.tmp").touch(mode=0o600)
-            await super().save(db)
-        except OSError as err:
-            raise FleetError(f"cannot keep bonds in {self.filename}: {err.strerror}") from err
-
-
-@dataclass(frozen=True)
-class CameraSettings:
-    """How the camera presents itself.
-
-    Attributes:
-        identity: of its bundle, eight bytes.
-        wish: the link it asks for; ``packets`` is what it hands over for one event.
-        name: that a scanner shows, 20 bytes at most.
-        address: static random device address.
-        secure: talk on encrypted links with a bonded hub only.
-        pairing: take a new bond although there is one already.
-        bonds: file that keeps the bonds; in memory only where None.
-        lead_s: see :data:`fleet.ble.pump.LEAD_S`.
-    """
-
-    identity: bytes
-    wish: LinkParameters = field(default_factory=lambda: LinkParameters(ci_ms=30.0, phy="2M", transport="bumble"))
-    name: str = "fleet camera"
-    address: str = field(default_factory=lambda: static_address("camera"))
-    secure: bool = False
-    pairing: bool = False
-    bonds: Path | None = None
-    lead_s: float = LEAD_S
-
-
-class Phase(Enum):
-    """What the camera's radio is doing."""
-
-    OFF = "off"
-    ADVERTISING = "no hub, advertising"
-    CONNECTED = "a hub is connected and not ready yet"
-    SENDING = "connected"
-
-
-@dataclass(frozen=True)
-class CameraState:
-    """The camera's radio at a glance.
-
-    Attributes:
-        phase: what it is doing.
-        link: as it was negotiated; the wish where there is no hub.
-        hub: address of the hub, empty where there is none.
-        encrypted: whether the link is encrypted.
-        connections: hubs that connected since the start, each return counted.
-        message: what the user should know, empty when all is well.
-    """
-
-    phase: Phase
-    link: LinkParameters
-    hub: str = ""
-    encrypted: bool = False
-    connections: int = 0
-    message: str = ""
 
 
 class Camera:
@@ -376,7 +287,7 @@ class Camera:
 
     # Bonds ------------------------------------------------------------------------------------------------
     def _pairing_config(self, _connection: Connection) -> PairingConfig:
-        return PairingConfig(sc=True, mitm=False, bonding=True, delegate=_Doorkeeper(self))
+        return PairingConfig(sc=True, mitm=False, bonding=True, delegate=Doorkeeper(self.accepts_bond))
 
     async def accepts_bond(self) -> bool:
         """Whether a hub that wants to pair may: the first one, or any while ``pairing``."""
@@ -417,15 +328,3 @@ class Camera:
 
     async def _notify_link(self, current: CameraConnection) -> None:
         await self._device.notify_subscriber(current.bumble, self._link, current.report.pack())
-
-
-class _Doorkeeper(PairingDelegate):
-    """Lets the first hub in, and others only while the user says so. Neither end has a display or a key."""
-
-    def __init__(self, camera: Camera) -> None:
-        super().__init__(PairingDelegate.NO_OUTPUT_NO_INPUT)
-        self._camera = camera
-
-    async def accept(self) -> bool:
-        """See bumble."""
-        return await self._camera.accepts_bond()

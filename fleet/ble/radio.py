@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from fleet.ble.adapter import open_adapter, until_lost
 from fleet.ble.background import Background
+from fleet.ble.settings import CameraSettings, CameraState
 from fleet.errors import FleetError
 from fleet.link.accounting import InferenceAccount, LinkTotals
 from fleet.link.parameters import LinkParameters
 from fleet.packet import ExitNotice
 
 if TYPE_CHECKING:
-    from fleet.ble.camera import Camera, CameraSettings, CameraState
+    from fleet.ble.camera import Camera
     from fleet.ble.hub import Backend, Hub, HubSettings, HubState
 
 START_S = 25.0

@@ -30,8 +30,8 @@ from fleet.sources import Frame, Source, SourceTimeout, open_source
 from fleet.sources.frame import printable
 
 if TYPE_CHECKING:
-    from fleet.ble.camera import CameraState
     from fleet.ble.radio import CameraRadio
+    from fleet.ble.settings import CameraState
     from fleet.ble.surroundings import RadioSurroundings
 
 READ_TIMEOUT_S = 0.5
@@ -77,8 +77,8 @@ def camera(
 
     One line a frame, a summary at the end. The hub runs the bridge with transport: bleak and the same model.
     """
-    from fleet.ble.camera import CameraSettings, machine_address  # noqa: PLC0415 - bumble takes a second to load
     from fleet.ble.radio import CameraRadio  # noqa: PLC0415
+    from fleet.ble.settings import CameraSettings, machine_address  # noqa: PLC0415 - bumble takes a second to load
     from fleet.ble.surroundings import RadioSurroundings  # noqa: PLC0415
 
     if precision not in ("float", "int8"):

@@ -13,8 +13,9 @@ from bumble_bleak import backend_on
 from world import HUB_ADDRESS, IDENTITY
 
 from fleet.ble.adapter import open_adapter
-from fleet.ble.camera import Camera, CameraSettings
+from fleet.ble.camera import Camera
 from fleet.ble.hub import Hub, HubSettings
+from fleet.ble.settings import CameraSettings
 from fleet.packet import ExitNotice, Header
 
 pytestmark = pytest.mark.hardware

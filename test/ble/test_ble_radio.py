@@ -11,8 +11,8 @@ from world import IDENTITY
 
 import fleet.ble.radio
 from fleet.ble.background import Background
-from fleet.ble.camera import CameraSettings, Phase
 from fleet.ble.radio import CameraRadio
+from fleet.ble.settings import CameraSettings, Phase
 from fleet.errors import FleetError
 from fleet.packet import Header
 

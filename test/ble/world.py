@@ -12,9 +12,10 @@ from bumble_bleak import backend_on
 from virtual_radio import VirtualAir, VirtualController
 from virtual_time import VirtualTimeLoop
 
-from fleet.ble.camera import Camera, CameraSettings
+from fleet.ble.camera import Camera
 from fleet.ble.hub import Hub, HubSettings
 from fleet.ble.hub import Phase as HubPhase
+from fleet.ble.settings import CameraSettings
 from fleet.link.parameters import LinkParameters
 
 IDENTITY = bytes(range(8))
