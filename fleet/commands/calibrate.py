@@ -123,16 +123,17 @@ def _measure(
 
 
 def _exits(bundle: Bundle, cloud: Any, recorded: Recorded, done: Callable[[], None]) -> dict[int, Any]:
-    """Exits meet complete stages and begun ones: of every second picture, only the codec's first rung is there."""
+    """Exits meet complete stages and begun ones, see :func:`fleet.training.calibrate.begun_shares`."""
     from fleet.evaluation import accuracy  # noqa: PLC0415
 
-    maps, logits = {}, {}
-    for n, layout in bundle.layouts.items():
-        encoded = accuracy.encode(layout, recorded.latents[n], bundle.coder, sized=0)
-        maps[n] = accuracy.received(layout, encoded, layout.rungs[-1])
-        own = maps[n].copy()
-        own[1::2] = accuracy.received(layout, encoded, bundle.coder.rungs(layout)[0])[1::2]
-        logits[n] = accuracy.exit_logits(cloud, n, [own if m == n else maps[m] for m in cloud.fused[n]])
+    logits = {}
+    encoded = {n: accuracy.encode(o, recorded.latents[n], bundle.coder, sized=0) for n, o in bundle.layouts.items()}
+    for n in bundle.layouts:
+        views = []
+        for m in cloud.fused[n]:
+            shares = method.begun_shares(len(recorded), newest=m == n, seed=m)
+            views.append(accuracy.begun(bundle.layouts[m], encoded[m], shares))
+        logits[n] = accuracy.exit_logits(cloud, n, views)
         done()
     return logits
 
@@ -166,7 +167,7 @@ def _result(bundle: Bundle, found: method.Judged, conditions: dict[str, Any]) ->
             **conditions,
             "trigger": decider.trigger,
             "unit": decider.unit,
-            "maps": "every second picture with the codec's first rung only, else complete",
+            "maps": "every second picture's stages begun only, else complete",
             "device_counts_as_stage": last,
         },
         "whole_network": {"accuracy_groups": round(float(found.whole.mean()), 4)},

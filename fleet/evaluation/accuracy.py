@@ -156,6 +156,21 @@ def received(layout: StageLayout, encoded: Encoded, rung: int) -> FloatArray:
     return view(encoded.coder, layout, encoded.values, have)
 
 
+def begun(layout: StageLayout, encoded: Encoded, shares: npt.NDArray[np.float64]) -> FloatArray:
+    """What exits are given when the first part of a stage has arrived.
+
+    Args:
+        layout: of the stage.
+        encoded: of all images.
+        shares: of the coefficients in order, 0..1, shape (N,).
+
+    Returns:
+        Shape (N, 2 c, g, g).
+    """
+    have = np.arange(layout.count) < np.rint(shares * layout.count)[:, None]
+    return view(encoded.coder, layout, encoded.values, have)
+
+
 @torch.inference_mode()
 def exit_logits(cloud: CloudNetwork, exit_stage: int, maps: Sequence[FloatArray], *, batch: int = 125) -> Logits:
     """Logits of one exit for all images, shape (N, classes).

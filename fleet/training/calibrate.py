@@ -60,6 +60,26 @@ class Outcome:
         return sum(stage * share for stage, share in self.answered.items()) + last * self.whole
 
 
+def begun_shares(images: int, *, newest: bool, seed: int) -> FloatArray:
+    """How much of a stage has arrived, in order, when its exit or the next one runs: what exits meet on a slow radio.
+
+    Every second picture's stages are complete. Of the others, the exit's own stage has arrived up to a tenth at least,
+    and the stage before was overtaken somewhere by it, or was complete, once in two.
+
+    Args:
+        images: how many.
+        newest: whether it is the exit's own stage.
+        seed: of the shares.
+
+    Returns:
+        0..1, shape (images,).
+    """
+    random = np.random.default_rng(seed)
+    drawn = random.uniform(0.1, 1.0, images) if newest else random.uniform(0.0, 2.0, images).clip(max=1.0)
+    drawn[::2] = 1.0
+    return drawn
+
+
 def temperature(logits: npt.ArrayLike, labels: IntArray, *, groups_of: Classes | None = None) -> float:
     """The temperature with the least negative log-likelihood (temperature scaling, Guo et al., ICML 2017).
 

@@ -34,6 +34,7 @@ from fleet.fusion import CloudNetwork
 from fleet.ladder import finest_grid
 from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
+from fleet.training.calibrate import FloatArray, begun_shares
 from fleet.training.checkpoint import load_checkpoint, save_checkpoint
 from fleet.training.config import ExitConfig, TrainingConfig
 from fleet.training.data import ImageSet
@@ -306,8 +307,8 @@ class ExitTraining:
         Args:
             images: with N of them.
             n: the exit.
-            partial: of every second image, only the codec's first rung has arrived of the exit's own stage; else,
-                and of the stage before, everything.
+            partial: of every second image, the stages have only begun to arrive
+                (:func:`fleet.training.calibrate.begun_shares`); else everything has.
             batch: images at a time; even.
         """
         self.cloud.eval()
@@ -318,16 +319,19 @@ class ExitTraining:
             maps, _ = self._frozen(normalise(part), whole=False)
             received = [self._whole(m, maps[m]) for m in self.cloud.fused[n]]
             if partial:
-                received[-1][1::2] = self._receive(n, maps[n], self._first_rung(n, len(part)))[0][1::2]
+                for k, m in enumerate(self.cloud.fused[n]):
+                    shares = begun_shares(len(part), newest=m == n, seed=start + m)
+                    received[k][1::2] = self._receive(m, maps[m], self._begun(m, shares))[0][1::2]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)
 
-    def _first_rung(self, n: int, count: int) -> Tensor:
-        """The coefficients of the codec's first rung, shape (count, channels, ladder.count), bool."""
+    def _begun(self, n: int, shares: FloatArray) -> Tensor:
+        """The first so many of stage n's coefficients, shape (len(shares), channels, ladder.count), bool."""
         layout = self.layouts[n]
-        have = torch.zeros(layout.count, dtype=torch.bool)
-        have[torch.from_numpy(layout.spread_order[: layout.rung_end(layout.spread_rungs[0])])] = True
-        return have.reshape(1, layout.channels, -1).expand(count, -1, -1).to(self.device)
+        have = torch.zeros(len(shares), layout.count, dtype=torch.bool)
+        in_order = torch.arange(layout.count) < torch.from_numpy(shares * layout.count).round()[:, None]
+        have[:, torch.from_numpy(layout.spread_order)] = in_order
+        return have.reshape(len(shares), layout.channels, layout.ladder.count).to(self.device)
 
     def _whole(self, n: int, features: Tensor) -> Tensor:
         """What exits are given of stage n where everything arrived."""
