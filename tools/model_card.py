@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a bundle's README.md from what ``fleet evaluate BUNDLE DATA --json`` wrote beside it.
 
-Usage: ``model_card.py BUNDLE``. Reads ``manifest.json``, ``evaluation.json`` and, where it is there,
-``evaluation-int8.json``; no number is typed by hand.
+Usage: ``model_card.py BUNDLE``. Reads ``manifest.json``, ``evaluation.json`` and, where they are there,
+``evaluation-int8.json`` and ``origin.md`` (what the commands alone do not say); no result is typed by hand.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 FEW = 4
 
 
-def card(manifest: dict[str, Any], evaluation: dict[str, Any], int8: dict[str, Any] | None) -> str:
+def card(manifest: dict[str, Any], evaluation: dict[str, Any], int8: dict[str, Any] | None, origin: str) -> str:
     """The text of the model card.
 
     Args:
         manifest: of the bundle.
         evaluation: as ``fleet evaluate --json`` writes it.
         int8: the same with ``--precision int8``.
+        origin: a paragraph on where the weights began, or nothing.
     """
     notes, conditions = manifest["notes"], evaluation["conditions"]
     lines = [
@@ -39,6 +40,7 @@ def card(manifest: dict[str, Any], evaluation: dict[str, Any], int8: dict[str, A
         f"    fleet train config/training/{manifest['name']}.yaml --output RUN",
         f"    fleet export RUN --output models/{manifest['name']}",
         "",
+        *([origin, ""] if origin else []),
         "## Accuracy",
         "",
         f"On {conditions['pictures']} pictures of `{Path(conditions['data']).name}`, which nothing was trained or "
@@ -149,11 +151,13 @@ def main(arguments: list[str]) -> int:
         manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
         evaluation = json.loads((bundle / "evaluation.json").read_text(encoding="utf-8"))
         other = bundle / "evaluation-int8.json"
+        beginning = bundle / "origin.md"
+        origin = beginning.read_text(encoding="utf-8").strip() if beginning.exists() else ""
         int8 = json.loads(other.read_text(encoding="utf-8")) if other.exists() else None
     except (OSError, ValueError) as err:
         print(f"model_card.py: {err}", file=sys.stderr)  # noqa: T201
         return 2
-    (bundle / "README.md").write_text(card(manifest, evaluation, int8), encoding="utf-8")
+    (bundle / "README.md").write_text(card(manifest, evaluation, int8, origin), encoding="utf-8")
     return 0
 
 
