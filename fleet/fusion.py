@@ -135,6 +135,11 @@ def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
         FleetError: its weights do not fit its manifest.
     """
     backbone = build_backbone(bundle.backbone, input_size=bundle.input_size, classes=len(bundle.classes))
+    if len(bundle.stages) != len(backbone.stages) + 1:
+        raise FleetError(
+            f"{bundle.path} has {len(bundle.stages)} stages with its head, {bundle.backbone} has "
+            f"{len(backbone.stages) + 1}: export it again"
+        )
     try:
         cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
         state = {

@@ -130,11 +130,13 @@ class CloudSession:
         layout = self.bundle.layouts[header.stage]
         buffer = None if is_next else self._buffers.get(header.stage)
         buffer = StageBuffer(layout) if buffer is None else buffer
+        before = buffer.received
         is_new = buffer.add(header, packet)
         if is_next:
             self._begin(header.inference_id)
         self._buffers[header.stage] = buffer
-        self._fresh = self._fresh or is_new
+        # A piece of a run that is not whole yet is new, but says nothing.
+        self._fresh = self._fresh or buffer.received > before
         return Taken.NEW if is_new else Taken.DUPLICATE
 
     def _begin(self, inference_id: int) -> None:
@@ -165,7 +167,8 @@ class CloudSession:
         if not self._fresh:
             return None
         self._fresh = False
-        stage = max(self._buffers)
+        # Of a stage of which nothing is decoded an exit would only see the means, and may be sure of them.
+        stage = max(n for n, buffer in self._buffers.items() if buffer.received)
         maps = tuple((self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).view() for n in self.fused[stage])
         return ExitTask(self._current, stage, maps, self._buffers[stage].complete)
 

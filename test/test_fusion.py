@@ -83,6 +83,11 @@ def test_a_loaded_network_is_ready_to_run(cloud):
     assert all(p.dtype == torch.float32 for p in cloud.parameters())
 
 
+def test_a_manifest_with_too_few_stages_is_refused(tiny_bundle):
+    with pytest.raises(FleetError, match="export it again"):
+        load_cloud(replace(tiny_bundle, stages=tiny_bundle.stages[:9]))
+
+
 # What does not fit --------------------------------------------------------------------------------------------
 def other_layout(layout):
     return StageLayout(layout.stage, Quantiser((0.0,) * 9, (1.0,) * 9, 16), layout.ladder, layout.rungs, (0,) * 9)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.codec import encode_stage
+from fleet.codec import coder_named, encode_stage
 from fleet.errors import FleetError
 from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, STALE_WINDOW, Header, LocalAnswer, stamp
 from fleet.session import REMEMBERED_ANSWERS, Answer, CloudSession, ExitTask, Taken
@@ -92,6 +92,20 @@ def test_a_stage_of_which_nothing_arrived_is_its_mean_and_marked_as_unknown(sess
     assert task.stage == 5
     assert np.all(task.maps[0][:3] == small_bundle.layouts[4].quantiser.dequantise(np.full((3, 8, 8), 8)))
     assert not task.maps[0][3:].any()
+
+
+def test_no_exit_runs_on_a_stage_of_which_nothing_is_decoded(session, small_bundle):
+    """A piece of a burst that is not whole says nothing, and an exit would be sure of the means."""
+    layout = small_bundle.layouts[3]
+    features = np.random.default_rng(0).normal(size=(layout.channels, 8, 8))
+    pieces = encode_stage(layout, features, inference_id=7, payload=60, coder=coder_named("paper"))
+    burst = [p for p in pieces if Header.unpack(p).first == 0]
+    assert len(burst) > 1
+    for piece in burst[:-1]:
+        assert session.take(piece) is Taken.NEW
+        assert session.next_task() is None
+    session.take(burst[-1])
+    assert session.next_task().stage == 3
 
 
 def test_an_exit_is_offered_once_for_each_arrival_of_something_new(session, packets):
