@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fleet.ble.settings import CameraSettings, CameraState, Phase, machine_address
 from fleet.bundle import Bundle
@@ -14,6 +14,9 @@ from fleet.link.accounting import InferenceAccount, LinkTotals
 from fleet.link.parameters import LinkParameters
 from fleet.packet import ExitNotice, Header
 from fleet.resources import expanded, find_model
+
+if TYPE_CHECKING:
+    from fleet.ble.radio import CameraRadio, HubRadio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +115,39 @@ def open_radio(transport: str, settings: RadioSettings, happens: Happenings) -> 
     return (CameraHalf if transport == "bumble" else HubHalf)(settings, identity, happens)
 
 
-class CameraHalf:
+class _Half:
+    """What both halves do with the radio that they are around."""
+
+    _radio: CameraRadio | HubRadio
+    _happens: Happenings
+    _message = ""
+
+    def start(self) -> None:
+        """See :class:`RealRadio`."""
+        self._radio.start()
+
+    def close(self) -> None:
+        """See :class:`RealRadio`."""
+        self._radio.close()
+
+    def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:
+        """Only a camera has features."""
+
+    def stop(self, notice: ExitNotice) -> None:
+        """Only a hub sends exit notices."""
+
+    def _tell(self, message: str) -> None:
+        """The radio's state has changed; a user reads each message once."""
+        if message and message != self._message:
+            self._happens.log(message)
+        self._message = message
+        self._happens.changed()
+
+
+class CameraHalf(_Half):
     """``transport: bumble``: takes features, gives exit notices."""
+
+    _radio: CameraRadio
 
     def __init__(self, settings: RadioSettings, identity: bytes, happens: Happenings) -> None:
         from fleet.ble.radio import CameraRadio  # noqa: PLC0415 - only with a radio
@@ -137,20 +171,9 @@ class CameraHalf:
             on_end=happens.ended,
         )
 
-    def start(self) -> None:
-        """See :class:`RealRadio`."""
-        self._radio.start()
-
-    def close(self) -> None:
-        """See :class:`RealRadio`."""
-        self._radio.close()
-
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:
         """See :class:`RealRadio`."""
         self._radio.offer(inference_id, stage, packets)
-
-    def stop(self, notice: ExitNotice) -> None:
-        """The hub's business."""
 
     def ask(self, link: LinkParameters) -> str:
         """See :class:`RealRadio`."""
@@ -185,14 +208,14 @@ class CameraHalf:
         return state.message or state.phase.value, values
 
     def _on_change(self, state: CameraState) -> None:
-        if state.message and (self._state is None or state.message != self._state.message):
-            self._happens.log(state.message)
         self._state = state
-        self._happens.changed()
+        self._tell(state.message)
 
 
-class HubHalf:
+class HubHalf(_Half):
     """``transport: bleak``: gives packets, takes exit notices."""
+
+    _radio: HubRadio
 
     def __init__(self, settings: RadioSettings, identity: bytes, happens: Happenings) -> None:
         from fleet.ble.hub import HubSettings, HubState  # noqa: PLC0415 - only with a radio
@@ -210,17 +233,6 @@ class HubHalf:
             on_change=self._on_change,
             on_end=happens.ended,
         )
-
-    def start(self) -> None:
-        """See :class:`RealRadio`."""
-        self._radio.start()
-
-    def close(self) -> None:
-        """See :class:`RealRadio`."""
-        self._radio.close()
-
-    def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:
-        """The camera's business."""
 
     def stop(self, notice: ExitNotice) -> None:
         """See :class:`RealRadio`."""
@@ -279,7 +291,5 @@ class HubHalf:
         self._happens.packet(packet, (Header.unpack(packet).age + 0.5) * ci_s)
 
     def _on_change(self, state):  # type: ignore[no-untyped-def] - HubState, whose module needs bleak
-        if state.message and state.message != self._state.message:
-            self._happens.log(state.message)
         self._state = state
-        self._happens.changed()
+        self._tell(state.message)

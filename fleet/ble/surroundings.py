@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clock and radio of :mod:`fleet.inference`, made of a camera's radio and a condition variable; no ROS."""
+"""Clock and radio of :mod:`fleet.inference` for a camera without ROS."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fleet.packet import ExitNotice
-from fleet.runtime import CancelledError
+from fleet.notices import Notices
 
 
 class Radio(Protocol):
@@ -21,7 +19,7 @@ class Radio(Protocol):
         """Hand over a stage's packets; never blocks."""
 
 
-class RadioSurroundings:
+class RadioSurroundings(Notices):
     """What the frames' loop sees of time and radio; the radio's thread calls :meth:`hear`.
 
     Args:
@@ -32,67 +30,13 @@ class RadioSurroundings:
     radio: Radio
 
     def __init__(self, cancel: Callable[[], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cancel = cancel
-        self._clock = clock
-        self._condition = threading.Condition()
-        self._current: int | None = None
-        self._notice: ExitNotice | None = None
-        self._closed = False
+        super().__init__(cancel, clock)
 
-    def begin(self, inference_id: int) -> None:
-        """From now on notices for this inference count."""
-        with self._condition:
-            self._current, self._notice = inference_id, None
-
-    def hear(self, notice: ExitNotice) -> None:
-        """An exit notice came off the air."""
-        with self._condition:
-            if notice.inference_id == self._current and self._notice is None:
-                self._notice = notice
-                self._condition.notify_all()
-                self._cancel()
-
-    def close(self) -> None:
-        """Cut short whatever runs or waits."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
-            self._cancel()
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
-
-    def pause_until(self, until: float) -> None:
-        """Wait between frames; returns early when closed."""
-        with self._condition:
-            while not self._closed and (left := until - self._clock()) > 0:
-                self._condition.wait(left)
-
-    # fleet.inference.Surroundings -------------------------------------------------------------------------
     @property
     def payload(self) -> int:
         """See :class:`fleet.inference.Surroundings`."""
         return self.radio.payload
 
-    def now(self) -> float:
-        """See :class:`fleet.inference.Surroundings`."""
-        return self._clock()
-
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:
         """See :class:`fleet.inference.Surroundings`."""
         self.radio.offer(inference_id, stage, packets)
-
-    def wait_until(self, time: float) -> ExitNotice | None:
-        """See :class:`fleet.inference.Surroundings`.
-
-        Raises:
-            CancelledError: the camera is switched off.
-        """
-        with self._condition:
-            while not self._closed and self._notice is None and (left := time - self._clock()) > 0:
-                self._condition.wait(left)
-            if self._closed and self._notice is None:
-                raise CancelledError("the camera is switched off")
-            return self._notice

@@ -210,7 +210,7 @@ class _Teller:
             _say(line)
 
 
-def _heard(bundle: Bundle, hear: Callable[[ExitNotice], None]) -> Callable[[ExitNotice], None]:
+def _heard(bundle: Bundle, hear: Callable[[ExitNotice], object]) -> Callable[[ExitNotice], None]:
     """Only notices that this model can mean reach the device."""
 
     def on_exit(notice: ExitNotice) -> None:

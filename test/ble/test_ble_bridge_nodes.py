@@ -6,26 +6,21 @@ import time
 
 import pytest
 
-rclpy = pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
+pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from bumble.device import Device, DeviceConfiguration  # noqa: E402
-from bumble.hci import Address  # noqa: E402
-from bumble.transport import open_transport  # noqa: E402
-from bumble_bleak import backend_on  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from test_ble_camera_command import serve  # noqa: E402
-from virtual_radio import VirtualAir, VirtualController  # noqa: E402
-from world import HUB_ADDRESS  # noqa: E402
+from bumble.device import Device, DeviceConfiguration
+from bumble.hci import Address
+from bumble.transport import open_transport
+from bumble_bleak import backend_on
+from test_ble_camera_command import serve
+from virtual_radio import VirtualAir, VirtualController
+from world import HUB_ADDRESS
 
-import fleet.ble.radio  # noqa: E402
-from fleet.ble.background import Background  # noqa: E402
-from fleet.errors import FleetError  # noqa: E402
-from fleet.packet import Header as PacketHeader  # noqa: E402
-from fleet_ble_bridge.node import BridgeNode  # noqa: E402
-from fleet_msgs.msg import (  # noqa: E402
+import fleet.ble.radio
+from fleet.ble.background import Background
+from fleet.errors import FleetError
+from fleet.packet import Header as PacketHeader
+from fleet_msgs.msg import (
     ExitDecision,
     FeaturePacket,
     LinkParameters,
@@ -34,11 +29,10 @@ from fleet_msgs.msg import (  # noqa: E402
     PacketData,
     StageFeatures,
 )
-from fleet_msgs.srv import Renegotiate  # noqa: E402
-from fleet_ros.qos import LATCHED  # noqa: E402
+from fleet_msgs.srv import Renegotiate
+from fleet_ros.qos import LATCHED
 
 pytestmark = pytest.mark.ros
-DEADLINE = 30.0
 
 
 class Air:
@@ -65,43 +59,6 @@ def air():
     made = Air()
     yield made
     made.background.close()
-
-
-@pytest.fixture
-def ros(monkeypatch):
-    """A context, an executor, and nodes that are stopped at the end."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = Context()
-    rclpy.init(context=context, domain_id=97)
-    executor = SingleThreadedExecutor(context=context)
-    nodes = []
-
-    class Ros:
-        def add(self, node):
-            nodes.append(node)
-            executor.add_node(node)
-            return node
-
-        def bridge(self, namespace, **parameters):
-            overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-            return self.add(BridgeNode(context=context, namespace=namespace, parameter_overrides=overrides))
-
-        def listener(self):
-            return self.add(Node("listener", context=context))
-
-        def until(self, condition, what):
-            end = time.monotonic() + DEADLINE
-            while not condition():
-                assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
-                executor.spin_once(timeout_sec=0.05)
-
-    yield Ros()
-    for node in nodes:
-        if isinstance(node, BridgeNode):
-            node.stop()
-        node.destroy_node()
-    executor.shutdown()
-    rclpy.shutdown(context=context)
 
 
 def over_tcp(port, monkeypatch):

@@ -14,7 +14,6 @@ from fleet.ble import service
 from fleet.ble.hub import Phase as HubPhase
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
-from fleet.link.scheduler import Scheduler
 from fleet.packet import ExitNotice, Header
 
 
@@ -90,44 +89,6 @@ def test_the_newest_stage_replaces_what_was_not_handed_over(world):
     world.camera.offer(1, 4, stage(1, 4, 4))
     world.advance(0.2)
     assert heard(world) == [(1, 4, k) for k in range(4)]
-
-
-@pytest.mark.parametrize("ci_ms", [30.0, 100.0, 400.0])
-def test_camera_and_emulated_scheduler_emit_the_same_packets_for_the_same_trace(world, ci_ms):
-    world.add_camera(wish=wish(ci_ms=ci_ms), lead_s=0.001)
-    world.add_hub(ci_ms=ci_ms)
-    world.join()
-    asks_nobody(world)
-    world.camera.offer(0, 1, stage(0, 1, 1))
-    world.until(lambda: world.packets, step=0.0005)
-    world.advance(2 * ci_ms / 1000)
-    anchor = world.radio.anchor
-    # A trace of three inferences with stages every 17.3 ms, none of them within the camera's lead of an event.
-    trace = []
-    for inference in (1, 2, 3):
-        for number in range(1, 9):
-            time = anchor + 0.05 * ci_ms / 1000 + (inference - 1) * 0.4 + number * 0.0173
-            if (time - anchor) % (ci_ms / 1000) < 0.9 * ci_ms / 1000 - 0.002:
-                trace.append((time, inference, number, stage(inference, number, number + 1)))
-    assert len(trace) > 12
-    reference = Scheduler(world.camera.state.link, start=anchor)
-    expected = []
-    for time, *offer in [*trace, (trace[-1][0] + 3.0, 9, 1, [])]:
-        while reference.next_event <= time:
-            expected += reference.event().delivered
-        reference.offer(*offer)
-    del world.packets[:]
-    for time, *offer in trace:
-        world.advance(time - world.now)
-        assert world.camera.offer(*offer)
-    world.advance(3.0)
-    sequence = Header.unpack(world.packets[0][1]).sequence
-    ours = [
-        (h.inference_id, h.stage, h.first, h.age, (h.sequence - sequence) & 255)
-        for h in map(Header.unpack, [p for _, p in world.packets])
-    ]
-    theirs = [(h.inference_id, h.stage, h.first, h.age, h.sequence) for h in map(Header.unpack, expected)]
-    assert ours == theirs
 
 
 def test_totals_of_the_camera_add_up(world):
