@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -18,6 +18,11 @@ from fleet.commands.profile import profile
 from fleet.commands.train import train
 from fleet.commands.up import up
 from fleet.errors import FleetError
+
+try:
+    from typer.exceptions import TyperException as UsageProblem
+except ImportError:  # before 0.26 typer's errors were click's
+    from click import ClickException as UsageProblem  # type: ignore[assignment]
 
 app = typer.Typer(
     name="fleet",
@@ -45,12 +50,30 @@ for _function in (up, camera, link, evaluate, train, calibrate, export, profile)
 def main() -> None:
     """Run the command; what the user can mend ends in one line and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)  # otherwise a wrong option is a box of five lines
     except FleetError as err:
-        print(f"fleet: {err}", file=sys.stderr)  # noqa: T201 - the user's line
-        sys.exit(2)
+        _fail(str(err))
+    except UsageProblem as err:
+        _fail(_advice(err))
+    except typer.Abort:
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _advice(problem: UsageProblem) -> str:
+    """One line from the parser's complaint, and where to read on; the help itself where nothing was asked for."""
+    message = " ".join(problem.format_message().split()).rstrip(".")
+    context = getattr(problem, "ctx", None)
+    if context is None:
+        return message
+    return f"{message} ({context.command_path} --help lists what there is)"
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"fleet: {line}", file=sys.stderr)  # noqa: T201 - the user's line
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 INTERRUPTED_BY_NUMPY = """
 import os, signal, sys
 
@@ -30,3 +32,24 @@ def test_it_is_also_a_module():
     run = subprocess.run([sys.executable, "-m", "fleet"], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
     assert "Usage: " in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["camera", "--threads", "0"], "'--threads'"),
+        (["camera", "--no-such-option"], "--no-such-option"),
+        (["dance"], "'dance'"),
+        (["up", "--duration", "soon"], "'--duration'"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_says_where_to_read_on(words, says):
+    run = subprocess.run(
+        [sys.executable, "-m", "fleet", *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    [line] = run.stderr.splitlines()
+    assert line.startswith("fleet: ")
+    assert says in line
+    assert "--help" in line
