@@ -25,7 +25,7 @@ from fleet.link.scheduler import Scheduler
 from fleet.packet import ExitNotice
 from fleet.packet import Header as PacketHeader
 from fleet_ble_bridge.real import Happenings, RadioSettings, RealRadio, open_radio
-from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkReport, LinkStatistics, StageFeatures
+from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkEvent, LinkReport, LinkStatistics, StageFeatures
 from fleet_msgs.msg import LinkParameters as LinkParametersMsg
 from fleet_msgs.srv import Renegotiate
 from fleet_ros.node import ManagedNode
@@ -114,6 +114,7 @@ class BridgeNode(ManagedNode):
         self._link_publisher = self.create_publisher(LinkParametersMsg, "link/parameters", LATCHED, **options)
         self._report_publisher = self.create_publisher(LinkReport, "link/report", EVENTS, **options)
         self._statistics_publisher = self.create_publisher(LinkStatistics, "link/statistics", EVENTS, **options)
+        self._event_publisher = self.create_publisher(LinkEvent, "link/events", EVENTS, **options)
         self.create_subscription(StageFeatures, "features", self._on_features, EVENTS, **options)
         self.create_subscription(ExitDecision, "exit", self._on_exit, EVENTS, **options)
         self.create_service(Renegotiate, "link/renegotiate", self._on_renegotiate)
@@ -218,6 +219,8 @@ class BridgeNode(ManagedNode):
             self._pause_until(arrival)
             header = self._headers.get(PacketHeader.unpack(packet).inference_id, Header())
             self._packet_publisher.publish(FeaturePacket(header=header, data=packet))
+        if (event.sent or event.notice is not None) and self._event_publisher.get_subscription_count():
+            self._event_publisher.publish(self._event_message(event))
 
     def _pause_until(self, time: float) -> None:
         pause = threading.Condition()
@@ -332,6 +335,24 @@ class BridgeNode(ManagedNode):
             stage=notice.stage,
             class_index=notice.class_index,
             confidence=notice.confidence,
+        )
+
+    def _event_message(self, event: Event) -> LinkEvent:
+        heads = [PacketHeader.unpack(packet) for packet in event.sent]
+        notice_id = event.notice.inference_id if event.notice is not None else 0
+        stamp = self.get_clock().now() - Duration(seconds=self.seconds() - event.time)
+        return LinkEvent(
+            header=Header(stamp=stamp.to_msg(), frame_id=self.get_namespace().strip("/")),
+            inference_id=heads[0].inference_id if heads else notice_id,
+            index=event.index,
+            air_time=event.air_us * 1e-6,
+            stages=[head.stage for head in heads],
+            sizes=[len(packet) for packet in event.sent],
+            # Stamped packets differ in their sequence number at least.
+            lost=[packet not in event.delivered for packet in event.sent],
+            notice=event.notice is not None,
+            notice_id=notice_id,
+            notice_heard=event.exit is not None,
         )
 
     def _parameters_message(self) -> LinkParametersMsg:

@@ -23,9 +23,9 @@ from fleet.fusion import load_cloud
 from fleet.hub import Batch, Hub
 from fleet.packet import HEADER, HEADER_BYTES
 from fleet.resources import find_model
-from fleet.session import Answer, Taken
-from fleet_msgs.msg import ExitDecision, FeaturePacket, Label
-from fleet_ros.messages import label_message
+from fleet.session import Answer, ExitTask, Taken
+from fleet_msgs.msg import ExitDecision, ExitRun, FeaturePacket, Label
+from fleet_ros.messages import bounded, label_message
 from fleet_ros.node import ManagedNode, seconds_since
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import EVENTS, LABELS, OVERRIDABLE, PACKETS
@@ -69,12 +69,14 @@ class _Camera:
     Attributes:
         exits: publisher of ``exit``.
         labels: publisher of ``label``.
+        runs: publisher of ``exit/runs``.
         headers: of the source images, by inference id.
         subscription: of ``link/packets``, while the node is active.
     """
 
     exits: Any
     labels: Any
+    runs: Any
     headers: OrderedDict[int, Header] = dataclasses.field(default_factory=OrderedDict)
     subscription: Any = None
 
@@ -110,6 +112,7 @@ class CloudNode(ManagedNode):
         return _Camera(
             self.create_publisher(ExitDecision, _topic(name, "exit"), EVENTS, **self._options),
             self.create_publisher(Label, _topic(name, "label"), LABELS, **self._options),
+            self.create_publisher(ExitRun, _topic(name, "exit/runs"), EVENTS, **self._options),
         )
 
     # Life cycle -------------------------------------------------------------------------------------------
@@ -210,6 +213,9 @@ class CloudNode(ManagedNode):
             answers = hub.conclude(batch, logits)
         for name, answer in answers.items():
             self._publish(name, answer)
+        for name, task in batch.tasks.items():
+            if self._cameras[name].runs.get_subscription_count():
+                self._publish_run(name, task, logits[name], name in answers)
 
     def _forward(self, views: Mapping[int, Sequence[FloatArray]]) -> dict[int, FloatArray]:
         begun = self.seconds()
@@ -248,6 +254,26 @@ class CloudNode(ManagedNode):
             )
         )
         self._answers += 1
+
+    def _publish_run(self, name: str, task: ExitTask, logits: FloatArray, answered: bool) -> None:
+        assert self._bundle is not None
+        decider = self._deciding().decider
+        prediction = decider.predict(task.stage, logits)
+        self._cameras[name].runs.publish(
+            ExitRun(
+                header=self._cameras[name].headers.get(task.inference_id, Header()),
+                inference_id=task.inference_id,
+                stage=task.stage,
+                group=prediction.group,
+                class_name=bounded(self._bundle.classes.names[prediction.class_index]),
+                group_confidence=prediction.group_confidence,
+                class_confidence=prediction.class_confidence,
+                certainty=prediction.certainty,
+                threshold=decider.thresholds.get(task.stage, float("inf")),
+                answered=answered,
+                duration=self._forward_s[-1],
+            )
+        )
 
     def health(self) -> tuple[bytes, str, dict[str, object]]:
         """See the base class."""

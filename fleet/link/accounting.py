@@ -27,6 +27,7 @@ class Event:
         exit_at: when the packet that carried it had ended, in s.
         air_us: from the anchor to the end of the last packet.
         energy_uj: at the camera's radio, the sleep until the next event included.
+        notice: what the hub's first packet carried, lost and repeated notices included.
     """
 
     time: float
@@ -39,6 +40,7 @@ class Event:
     exit_at: float | None
     air_us: float
     energy_uj: float
+    notice: ExitNotice | None = None
 
     @property
     def end(self) -> float:

@@ -234,6 +234,7 @@ class Scheduler:
             exit_at=time + down_ends[0] * 1e-6 if arrived is not None else None,
             air_us=up_ends[-1],
             energy_uj=event_energy_uj(self._radio, phy, up, down, ci_ms=ci_ms, encrypted=self._encrypted),
+            notice=notice,
         )
         self._clock.advance()
         self._count(result, notice_sent=notice is not None, notice_lost=notice_lost)
