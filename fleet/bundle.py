@@ -2,8 +2,9 @@
 """A bundle: a directory that holds one trained model for both ends of the link.
 
 ``manifest.json`` says everything that the two ends must share and names every other file with its SHA-256:
-one ONNX file a stage and one for the head (the device's), ``cloud.safetensors`` (the hub's). The first
-eight bytes of the manifest's own SHA-256 are the bundle's identity on the air.
+one ONNX file a stage and one for the head (the device's), ``cloud.safetensors`` (the hub's), and, where the device can
+race the hub, one ONNX file a local exit. The first eight bytes of the manifest's own SHA-256 are the bundle's identity
+on the air.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +49,37 @@ class StageFile:
 
 
 @dataclass(frozen=True)
+class LocalExit:
+    """A head of the device's own behind one of its stages, for the race (design section 12.7).
+
+    Attributes:
+        n: the stage whose features it takes.
+        file: its ONNX file, features (1, C, H, W) to logits (1, classes); the same for every precision.
+        macs: multiply-accumulates by layer type.
+        temperature: logits are divided by it.
+        threshold: the certainty from which it answers; infinite: never.
+    """
+
+    n: int
+    file: str
+    macs: Mapping[str, int]
+    temperature: float
+    threshold: float
+
+    def __post_init__(self) -> None:
+        """Refuse what would silently decide otherwise.
+
+        Raises:
+            FleetError: negative multiply-accumulates, a temperature that is not positive, a threshold that is no
+                number.
+        """
+        if min(self.macs.values(), default=0) < 0:
+            raise FleetError(f"local exit {self.n} has negative multiply-accumulates")
+        if not (math.isfinite(self.temperature) and self.temperature > 0) or math.isnan(self.threshold):
+            raise FleetError(f"local exit {self.n} needs a positive temperature and a threshold that is a number")
+
+
+@dataclass(frozen=True)
 class Bundle:
     """One trained model.
 
@@ -66,6 +99,7 @@ class Bundle:
         coder: how coefficients are coded by default.
         cloud_file: the hub's weights.
         trained: whether the weights come from training; a fresh network is good for plumbing only.
+        local_exits: the device's own exits for the race, by stage; most bundles have none.
         notes: licence, data and training, free text by key; they say nothing that a program needs.
     """
 
@@ -85,6 +119,7 @@ class Bundle:
     cloud_file: str
     trained: bool
     checksums: Mapping[str, str] = field(repr=False)
+    local_exits: Mapping[int, LocalExit] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -158,6 +193,7 @@ class Bundle:
             cloud_file=_text(m["cloud"], "cloud"),
             trained=m["trained"],
             checksums=dict(m["files"]),
+            local_exits=_local_exits(m.get("local_exits", []), len(stages)),
             notes={str(key): _text(note, f"note {key!r}") for key, note in m.get("notes", {}).items()},
         )
 
@@ -167,7 +203,7 @@ class Bundle:
         Raises:
             FleetError: a file is missing, has changed, or lies outside the bundle.
         """
-        needed = {self.cloud_file, *(f for stage in self.stages for f in stage.files.values())}
+        needed = self._files()
         if missing := sorted(needed - set(self.checksums)):
             raise FleetError(f"{self.path}: the manifest has no checksum for {missing[0]!r}")
         for name, expected in self.checksums.items():
@@ -195,7 +231,7 @@ class Bundle:
         Raises:
             FleetError: it cannot be written, or what was written does not load.
         """
-        files = sorted({self.cloud_file, *(f for stage in self.stages for f in stage.files.values())})
+        local = {"local_exits": [asdict(head) for _, head in sorted(self.local_exits.items())]}
         manifest = {
             "format": FORMAT,
             "name": self.name,
@@ -212,8 +248,9 @@ class Bundle:
                 "thresholds": {str(k): v for k, v in self.decider.thresholds.items()},
             },
             "stages": [self._stage_to_manifest(stage) for stage in self.stages],
+            **(local if self.local_exits else {}),
             "cloud": self.cloud_file,
-            "files": {f: sha256_of(self.path / f) for f in files},
+            "files": {f: sha256_of(self.path / f) for f in sorted(self._files())},
             "notes": dict(self.notes if notes is None else notes),
         }
         part = self.path / f"{MANIFEST}.part"  # a bundle that is rewritten is whole at every moment
@@ -225,6 +262,21 @@ class Bundle:
                 part.unlink(missing_ok=True)
             raise FleetError(f"cannot write {self.path / MANIFEST}: {err.strerror}") from err
         return Bundle.load(self.path)
+
+    def _files(self) -> set[str]:
+        """Every file but the manifest."""
+        stages = (file for stage in self.stages for file in stage.files.values())
+        return {self.cloud_file, *stages, *(head.file for head in self.local_exits.values())}
+
+    @cached_property
+    def local_decider(self) -> Decider:
+        """What judges the local exits: trigger and unit are the bundle's, temperatures and thresholds their own."""
+        heads = self.local_exits.values()
+        return replace(
+            self.decider,
+            temperatures={head.n: head.temperature for head in heads},
+            thresholds={head.n: head.threshold for head in heads},
+        )
 
     def _stage_to_manifest(self, stage: StageFile) -> dict[str, Any]:
         entry: dict[str, Any] = {"n": stage.n, "files": dict(stage.files), "macs": dict(stage.macs)}
@@ -241,6 +293,10 @@ class Bundle:
         if precision not in stage.files:
             raise FleetError(f"{self.path} has no {precision} stages; it has: {', '.join(sorted(stage.files))}")
         return self.path / stage.files[precision]
+
+    def local_path(self, head: LocalExit) -> Path:
+        """The ONNX file of a local exit."""
+        return self.path / head.file
 
     @property
     def cloud_path(self) -> Path:
@@ -259,6 +315,27 @@ def _stage_from_manifest(entry: Mapping[str, Any]) -> StageFile:
     if min(stage.macs.values(), default=0) < 0:
         raise FleetError(f"stage {stage.n} has negative multiply-accumulates")
     return stage
+
+
+def _local_exits(entries: Any, stages: int) -> dict[int, LocalExit]:
+    """The local exits of a manifest, checked; ``stages`` counts the network's own head, behind which there is none."""
+    if not isinstance(entries, list):
+        raise FleetError("local_exits must be a list")
+    heads: dict[int, LocalExit] = {}
+    for entry in entries:
+        head = LocalExit(
+            n=int(entry["n"]),
+            file=_text(entry["file"], "the file of a local exit"),
+            macs={str(k): int(v) for k, v in entry["macs"].items()},
+            temperature=float(entry["temperature"]),
+            threshold=float(entry["threshold"]),
+        )
+        if not 1 <= head.n < stages or head.n in heads:
+            raise FleetError(
+                f"a local exit behind stage {head.n}: there is one at most behind each of 1 to {stages - 1}"
+            )
+        heads[head.n] = head
+    return heads
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -196,7 +196,7 @@ def _export_stage(directory: Path, backbone: Backbone, n: int, encoder: StageEnc
             opset_version=OPSET,
             dynamo=False,
         )
-    model = _half_weights(onnx.load_from_string(buffer.getvalue()))
+    model = half_weights(onnx.load_from_string(buffer.getvalue()))
     file = f"{'head' if last else f'stage{n:02d}'}.onnx"
     (directory / file).write_bytes(model.SerializeToString())
     macs = asdict(specs[n - 1].macs)
@@ -205,7 +205,7 @@ def _export_stage(directory: Path, backbone: Backbone, n: int, encoder: StageEnc
     return StageFile(n, {"float": file}, macs)
 
 
-def _half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights in half precision behind a cast that ONNX Runtime folds when it loads: half the download."""
     casts = []
     for tensor in model.graph.initializer:

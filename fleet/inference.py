@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleet.bundle import Bundle
+from fleet.bundle import Bundle, StageFile
 from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
-from fleet.exits import Prediction
+from fleet.exits import Decider, Prediction
 from fleet.packet import LOCAL_ANSWER_STAGE, ExitNotice, LocalAnswer
 from fleet.platforms import PlatformProfile
 from fleet.runtime import CancelledError, StageOutput
@@ -29,6 +29,13 @@ class Network(Protocol):
 
     def run(self, n: int, features: FloatArray) -> StageOutput:
         """Run one stage."""
+
+
+class LocalExits(Protocol):
+    """What runs the device's own exits for the race; :class:`fleet.runtime.DeviceNetwork` in real life."""
+
+    def run_local(self, n: int, features: FloatArray) -> FloatArray:
+        """Logits, shape (1, classes), of the local exit behind a stage."""
 
 
 class Surroundings(Protocol):
@@ -63,6 +70,8 @@ class Outcome:
         started: when the frame was ready, seconds on the clock of the surroundings.
         ended: when the device held the answer.
         busy: seconds that the processor worked for this frame.
+        local_stage: the stage behind which a local exit was sure enough to answer (the race); None for every other
+            answer, that of the whole network included.
     """
 
     inference_id: int
@@ -72,6 +81,7 @@ class Outcome:
     started: float
     ended: float
     busy: float
+    local_stage: int | None = None
 
     @property
     def by_hub(self) -> bool:
@@ -92,11 +102,14 @@ class Device:
         bundle: layouts, classes, thresholds.
         network: runs the stages.
         profile: paces each stage; the native profile does not.
+        race: runs the bundle's local exits beside the radio (design section 12.7), and the first confident answer
+            wins; None where only the hub and the whole network answer.
     """
 
     bundle: Bundle
     network: Network
     profile: PlatformProfile
+    race: LocalExits | None = None
 
     def infer(
         self, image: FloatArray, inference_id: int, around: Surroundings, *, ready: float | None = None
@@ -104,7 +117,8 @@ class Device:
         """One frame's journey, until the first answer.
 
         Stage by stage: run it, offer its packets, look for an exit notice. Behind the last stage that is sent
-        the device runs the rest of its network, and whichever answers first ends the inference. A notice that
+        the device runs the rest of its network, and whichever answers first ends the inference. In a race a local
+        exit runs behind its stage, once the radio has that stage's packets and need not wait. A notice that
         comes within a stage ends the wait for a paced one at once; a real one must be cut short by whoever
         hears the notice (:meth:`fleet.runtime.DeviceNetwork.cancel`).
 
@@ -115,34 +129,44 @@ class Device:
             ready: when the frame was ready, if preparing it for the network took part of the time; now if None.
 
         Raises:
-            FleetError: the network's last output is not one logit a class.
+            FleetError: the network's last output, or a local exit's, is not one logit a class.
         """
-        started = due = around.now() if ready is None else ready
+        started = around.now() if ready is None else ready
+        journey = _Journey(around, started, started)
         features = image
         done = 0
         for stage in self.bundle.stages:
             seconds = self.profile.seconds(stage.macs, stage.n)
             try:
                 output = self.network.run(stage.n, features)
+                features = output.features
+                payload = around.payload
+                packets = self._packets(stage.n, output, inference_id, payload)
+                journey.spend(seconds)
+                done += 1
+                if around.payload != payload:  # the link was renegotiated while the stage was paced
+                    packets = self._packets(stage.n, output, inference_id, around.payload)
+                if packets:
+                    around.offer(inference_id, stage.n, packets)
+                prediction = self._raced(stage, features, journey)
             except CancelledError:
-                notice = around.wait_until(due)
-                if notice is None:
-                    raise  # cancelled by somebody who closes the device, not by an answer
-                return self._by_hub(notice, done, started, around.now())
-            features = output.features
-            payload = around.payload
-            packets = self._packets(stage.n, output, inference_id, payload)
-            # A stage that took longer than its profile says delays the ones behind it, as on the real device.
-            due = max(due + seconds, around.now()) if seconds is not None else around.now()
-            notice = around.wait_until(due)
-            if notice is not None:
-                return self._by_hub(notice, done, started, around.now())
-            done += 1
-            if around.payload != payload:  # the link was renegotiated while the stage was paced
-                packets = self._packets(stage.n, output, inference_id, around.payload)
-            if packets:
-                around.offer(inference_id, stage.n, packets)
-        return self._local(features, inference_id, done, started, around)
+                return self._by_hub(journey.verdict(), done, journey)
+            if prediction is not None:
+                return self._local(prediction, inference_id, done, journey, stage.n)
+        prediction = self._predict(self.bundle.decider, LOCAL_ANSWER_STAGE, features)
+        return self._local(prediction, inference_id, done, journey, None)
+
+    def _raced(self, stage: StageFile, features: FloatArray, journey: _Journey) -> Prediction | None:
+        """What the local exit behind a stage says, if the device races, there is one, and it is sure."""
+        head = self.bundle.local_exits.get(stage.n)
+        if self.race is None or head is None:
+            return None
+        seconds = self.profile.local_exit_seconds(head.macs, stage.n, stage.macs)
+        logits = self.race.run_local(stage.n, features)
+        journey.spend(seconds)
+        decider = self.bundle.local_decider
+        prediction = self._predict(decider, stage.n, logits)
+        return prediction if decider.is_sure(stage.n, prediction) else None
 
     def _packets(self, n: int, output: StageOutput, inference_id: int, payload: int) -> list[bytes]:
         layout = self.bundle.layouts.get(n)
@@ -150,16 +174,65 @@ class Device:
             return []
         return encode_stage(layout, output.latent, inference_id=inference_id, payload=payload, coder=self.bundle.coder)
 
-    def _by_hub(self, notice: ExitNotice, done: int, started: float, now: float) -> Outcome:
-        prediction = self.bundle.decider.from_air(notice.class_index, notice.confidence)
-        return Outcome(notice.inference_id, prediction, notice.stage, done, started, now, now - started)
+    def _predict(self, decider: Decider, stage: int, logits: FloatArray) -> Prediction:
+        if logits.ndim != 2 or logits.shape[0] != 1:
+            what = "the head" if stage == LOCAL_ANSWER_STAGE else f"local exit {stage}"
+            raise FleetError(f"{self.bundle.path}: {what} gives {logits.shape}, not one row of logits")
+        return decider.predict(stage, logits[0])
 
-    def _local(self, logits: FloatArray, inference_id: int, done: int, started: float, around: Surroundings) -> Outcome:
-        if logits.shape[0] != 1:
-            raise FleetError(f"{self.bundle.path}: the head gives {logits.shape}, not one row of logits")
-        decider = self.bundle.decider
-        prediction = decider.predict(LOCAL_ANSWER_STAGE, logits[0])
-        answer = LocalAnswer(inference_id, prediction.class_index, decider.confidence(prediction))
-        now = around.now()
-        around.offer(inference_id, LOCAL_ANSWER_STAGE, [answer.pack()])
-        return Outcome(inference_id, prediction, LOCAL_ANSWER_STAGE, done, started, now, now - started)
+    def _by_hub(self, notice: ExitNotice, done: int, journey: _Journey) -> Outcome:
+        prediction = self.bundle.decider.from_air(notice.class_index, notice.confidence)
+        return journey.over(notice.inference_id, prediction, notice.stage, done)
+
+    def _local(
+        self, prediction: Prediction, inference_id: int, done: int, journey: _Journey, local_stage: int | None
+    ) -> Outcome:
+        answer = LocalAnswer(inference_id, prediction.class_index, self.bundle.decider.confidence(prediction))
+        outcome = journey.over(inference_id, prediction, LOCAL_ANSWER_STAGE, done, local_stage)
+        journey.around.offer(inference_id, LOCAL_ANSWER_STAGE, [answer.pack()])
+        return outcome
+
+
+@dataclass
+class _Journey:
+    """The time of one inference on its platform.
+
+    Attributes:
+        around: clock and radio.
+        started: when the frame was ready.
+        due: when all work so far is over on the platform.
+    """
+
+    around: Surroundings
+    started: float
+    due: float
+
+    def spend(self, seconds: float | None) -> None:
+        """Let a piece of work be over that takes ``seconds`` on the platform, or as long as it took where None.
+
+        Raises:
+            CancelledError: an exit notice has come.
+        """
+        # Work that took longer than its profile says delays what is behind it, as on the real device.
+        now = self.around.now()
+        self.due = max(self.due + seconds, now) if seconds is not None else now
+        if self.around.wait_until(self.due) is not None:
+            raise CancelledError("answered")
+
+    def verdict(self) -> ExitNotice:
+        """The notice that cut the work short.
+
+        Raises:
+            CancelledError: there is none: somebody closes the device.
+        """
+        notice = self.around.wait_until(self.due)
+        if notice is None:
+            raise CancelledError("the device closes")
+        return notice
+
+    def over(
+        self, inference_id: int, prediction: Prediction, stage: int, done: int, local_stage: int | None = None
+    ) -> Outcome:
+        """The outcome, now."""
+        now = self.around.now()
+        return Outcome(inference_id, prediction, stage, done, self.started, now, now - self.started, local_stage)

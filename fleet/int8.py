@@ -155,7 +155,7 @@ def _quantised(path: Path, maps: Sequence[FloatArray], *, first: bool) -> bytes 
 
 
 def _full_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Undo :func:`fleet.export._half_weights`: the quantiser wants float weights that are constants."""
+    """Undo :func:`fleet.export.half_weights`: the quantiser wants float weights that are constants."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:

@@ -32,6 +32,7 @@ class FrameRecord:
         confidence: 0..1.
         source: ``hub`` or ``device``: who answered first.
         exit_stage: the exit that answered; None for the device's own answer.
+        local_stage: the stage behind which a local exit of the device answered (the race); None for other answers.
         stages_run: stages that the device finished.
         packets: put on the air; None where the radio did not report (so are the next three).
         packets_lost: of these, lost.
@@ -61,10 +62,12 @@ class FrameRecord:
     energy_mj: float | None
     radio_energy_mj: float | None
     name: str
+    local_stage: int | None = None
 
     def line(self) -> str:
         """One line for a terminal."""
-        where = f"exit {self.exit_stage}" if self.exit_stage is not None else "device"
+        own = "device" if self.local_stage is None else f"local {self.local_stage}"
+        where = f"exit {self.exit_stage}" if self.exit_stage is not None else own
         radio = f"{self.packets:3d} packets {self.bytes:5d} B" if self.packets is not None else "  radio unknown    "
         mark = "" if self.truth is None else ("  right" if self.truth == self.label else f"  is {self.truth}")
         return (

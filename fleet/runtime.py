@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -56,13 +57,15 @@ class DeviceNetwork:
         # Spinning threads would burn a core between stages.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._run_options: Any = ort.RunOptions
-        self._sessions = {}
-        for stage in bundle.stages:
-            path = bundle.stage_path(stage, precision)
+
+        def load(path: Path) -> Any:
             try:
-                self._sessions[stage.n] = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+                return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             except Exception as err:  # every fault of the library derives from Exception alone
                 raise FleetError(f"{path} cannot be run: {_first_line(err)}") from err
+
+        self._sessions = {stage.n: load(bundle.stage_path(stage, precision)) for stage in bundle.stages}
+        self._local = {n: load(bundle.local_path(head)) for n, head in bundle.local_exits.items()}
         self._lock = threading.Lock()
         self._running: Any = None
 
@@ -102,23 +105,42 @@ class DeviceNetwork:
             CancelledError: :meth:`cancel` was called from another thread meanwhile.
             FleetError: the stage does not take these features.
         """
+        outputs = self._run(self._sessions[n], f"stage {n}", features)
+        return StageOutput(outputs[0], outputs[1][0] if len(outputs) > 1 else None)
+
+    def run_local(self, n: int, features: FloatArray) -> FloatArray:
+        """Run the local exit behind a stage.
+
+        Args:
+            n: the stage's number.
+            features: its output, shape (1, C, H, W).
+
+        Returns:
+            Logits, shape (1, classes).
+
+        Raises:
+            CancelledError: :meth:`cancel` was called from another thread meanwhile.
+            FleetError: the exit does not take these features.
+        """
+        logits: FloatArray = self._run(self._local[n], f"local exit {n}", features)[0]
+        return logits
+
+    def _run(self, session: Any, what: str, features: FloatArray) -> Any:
         options = self._run_options()
         with self._lock:
             self._running = options
-        session = self._sessions[n]
         try:
-            outputs = session.run(None, {session.get_inputs()[0].name: features}, options)
+            return session.run(None, {session.get_inputs()[0].name: features}, options)
         except Exception as err:
             if options.terminate:
-                raise CancelledError(f"stage {n}") from err
-            raise FleetError(f"stage {n} of {self.bundle.path} failed: {_first_line(err)}") from err
+                raise CancelledError(what) from err
+            raise FleetError(f"{what} of {self.bundle.path} failed: {_first_line(err)}") from err
         finally:
             with self._lock:
                 self._running = None
-        return StageOutput(outputs[0], outputs[1][0] if len(outputs) > 1 else None)
 
     def cancel(self) -> None:
-        """Cut the running stage short, if one runs (callable from any thread)."""
+        """Cut the running stage or local exit short, if one runs (callable from any thread)."""
         with self._lock:
             if self._running is not None:
                 self._running.terminate = True

@@ -202,7 +202,7 @@ class Simulation:
         exit_s: float,
         seed: int = 0,
     ) -> None:
-        self._device = device
+        self.device = device
         self._random = np.random.default_rng(seed)
         self._id = 0
         self.radio = SimulatedRadio(Scheduler(link, start=0.0, seed=seed), SimulatedHub(session, forward, exit_s))
@@ -221,7 +221,7 @@ class Simulation:
         radio.wait_until(radio.time + share * radio.scheduler.parameters.ci_s)
         self._id = next_id(self._id)
         radio.begin(self._id)
-        outcome = self._device.infer(image, self._id, radio)
+        outcome = self.device.infer(image, self._id, radio)
         account = radio.settle(self._id)
         answered = radio.hub.answers.get(self._id)
         hub = (answered[0], answered[1] - outcome.started) if answered is not None else None

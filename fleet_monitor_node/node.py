@@ -110,6 +110,7 @@ def frame_record(msg: InferenceReport) -> FrameRecord:
         energy_mj=round(energy, 5) if math.isfinite(energy) else None,
         radio_energy_mj=round(msg.radio_energy_mj, 5) if math.isfinite(msg.radio_energy_mj) else None,
         name=msg.name,
+        local_stage=msg.local_stage or None,
     )
 
 

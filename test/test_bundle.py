@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.bundle import MANIFEST, Bundle, layout_from_manifest, layout_to_manifest, sha256_of
+from fleet.bundle import MANIFEST, Bundle, LocalExit, layout_from_manifest, layout_to_manifest, sha256_of
 from fleet.errors import FleetError
 
 
@@ -320,6 +320,67 @@ def test_a_value_that_makes_no_model_is_refused(directory, path, value, words):
     at(*path)(manifest, value)
     write(directory, manifest)
     assert re.search(words, refused(directory))
+
+
+LOCAL = {"n": 5, "file": "local05.onnx", "macs": {"linear": 80}, "temperature": 1.5, "threshold": 0.7}
+
+
+@pytest.fixture
+def racing(directory, small_bundle):
+    """The same directory with a local exit behind stage 5."""
+    (directory / "local05.onnx").write_bytes(b"a head")
+    bundle = replace(small_bundle, path=directory, local_exits={5: LocalExit(**LOCAL)})
+    bundle.save({})
+    return directory
+
+
+def test_local_exits_come_back_as_they_were_saved(racing):
+    assert manifest_of(racing)["local_exits"] == [LOCAL]
+    loaded = Bundle.load(racing)
+    assert loaded.local_exits == {5: LocalExit(**LOCAL)}
+    assert loaded.local_path(loaded.local_exits[5]) == racing / "local05.onnx"
+
+
+def test_a_local_exit_is_judged_by_its_own_numbers_and_the_bundle_s_trigger(racing):
+    bundle = Bundle.load(racing)
+    assert bundle.local_decider == replace(bundle.decider, temperatures={5: 1.5}, thresholds={5: 0.7})
+
+
+def test_the_file_of_a_local_exit_is_guarded_like_any_other(racing):
+    (racing / "local05.onnx").write_bytes(b"another")
+    assert "local05.onnx is not the file" in refused(racing)
+    (racing / "local05.onnx").unlink()
+    assert "'local05.onnx' cannot be read" in refused(racing)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "must be a list"),
+        ({"5": LOCAL}, "must be a list"),
+        ("local05.onnx", "must be a list"),
+        ([5], "damaged"),
+        ([LOCAL, LOCAL], "behind stage 5"),
+        ([LOCAL | {"n": 0}], "behind stage 0"),
+        ([LOCAL | {"n": 10}], "behind stage 10: there is one at most behind each of 1 to 9"),
+        ([LOCAL | {"n": "five"}], "damaged"),
+        ([LOCAL | {"file": 7}], "file of a local exit"),
+        ([LOCAL | {"file": "../secret"}], "no checksum"),
+        ([LOCAL | {"file": "absent.onnx"}], "no checksum"),
+        ([LOCAL | {"macs": {"conv": -1}}], "local exit 5 has negative"),
+        ([LOCAL | {"macs": 7}], "damaged"),
+        ([LOCAL | {"temperature": 0}], "local exit 5 needs a positive temperature"),
+        ([LOCAL | {"temperature": INF}], "local exit 5 needs a positive temperature"),
+        ([LOCAL | {"threshold": NAN}], "threshold"),
+        ([{key: LOCAL[key] for key in LOCAL if key != "threshold"}], "'threshold'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_local_exit_that_cannot_be_is_refused(racing, value, words):
+    manifest = manifest_of(racing)
+    manifest["local_exits"] = value
+    write(racing, manifest)
+    assert words in refused(racing)
 
 
 def test_a_stage_that_is_left_out_of_what_is_sent_is_refused(directory):

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fleet import export
 from fleet.bundle import MANIFEST, Bundle
 from fleet.errors import FleetError
-from fleet.export import _half_weights, _shipped, untrained_bundle
+from fleet.export import _shipped, half_weights, untrained_bundle
 from fleet.fusion import load_cloud
 from fleet.runtime import DeviceNetwork
 
@@ -164,7 +164,7 @@ def test_a_weight_that_half_precision_cannot_hold_stays_single():
         [helper.make_tensor_value_info("z", TensorProto.FLOAT, [2])],
         [numpy_helper.from_array(v, k) for k, v in values.items()],
     )
-    model = _half_weights(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    model = half_weights(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
     types = {t.name: t.data_type for t in model.graph.initializer}
     assert types == {"large": TensorProto.FLOAT, "small_half": TensorProto.FLOAT16}
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.bundle import LocalExit
 from fleet.errors import FleetError
 from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
@@ -297,6 +298,129 @@ def test_a_head_that_gives_no_logit_a_class_is_an_error_in_one_line(make, logits
     run = device.network.run
     device.network.run = lambda n, f: StageOutput(np.array(logits, ndmin=2), None) if n == STAGES else run(n, f)
     with pytest.raises(FleetError) as problem:
+        infer(device, around)
+    assert "\n" not in str(problem.value)
+
+
+# The race -----------------------------------------------------------------------------------------------------
+class Heads:
+    """Local exits that say what they are told, and take time if they are told to."""
+
+    def __init__(self, says, on_run=lambda n: None):
+        self.says, self.on_run, self.ran = says, on_run, []
+
+    def run_local(self, n, features):
+        assert features.shape == (1, n, 4, 4)
+        self.on_run(n)
+        self.ran.append(n)
+        return np.array([self.says[n]], np.float32)
+
+
+def racing(device, heads, *, threshold=0.8, macs=500_000):
+    """The device with a local exit behind each stage that ``heads`` speaks for."""
+    exits = {n: LocalExit(n, f"local{n:02d}.onnx", {"conv": macs}, 1.0, threshold) for n in heads.says}
+    return replace(device, bundle=replace(device.bundle, local_exits=exits), race=heads)
+
+
+def test_a_local_exit_that_is_sure_ends_the_inference_and_its_answer_travels(make):
+    device, around = make(**NEVER)
+    device = racing(device, Heads({2: UNSURE, 4: OWN}))
+    outcome = infer(device, around)
+    assert (outcome.by_hub, outcome.stage, outcome.local_stage) == (False, LOCAL_ANSWER_STAGE, 4)
+    assert outcome.prediction.group == "animal"
+    assert (device.race.ran, device.network.ran, outcome.stages_run) == ([2, 4], [1, 2, 3, 4], 4)
+    _, stage, (packet,), at = around.offers[-1]
+    assert (stage, at) == (LOCAL_ANSWER_STAGE, outcome.ended)
+    assert LocalAnswer.unpack(packet).class_index == 3
+
+
+def test_the_radio_has_a_stage_s_packets_before_its_local_exit_runs(make):
+    device, around = make(**NEVER)
+    offered = []
+    heads = Heads({3: UNSURE}, on_run=lambda n: offered.append(around.offers[-1][1]))
+    infer(racing(device, heads), around)
+    assert offered == [3]
+
+
+def test_a_local_exit_costs_its_time_on_the_platform_and_delays_the_stages_behind_it(make):
+    rates = PlatformProfile("rates", 100.0, "test", macs_per_second={"conv": 50e6})  # 20 ms a stage, 10 ms an exit
+    device, around = make(profile=rates, **NEVER)
+    outcome = infer(racing(device, Heads({2: UNSURE})), around)
+    times = [at - 100.0 for _, stage, _, at in around.offers if stage in (1, 2, 3)]
+    assert times == pytest.approx([0.02, 0.04, 0.07])
+    assert outcome.latency == pytest.approx(STAGES * 0.02 + 0.01)
+    assert outcome.local_stage is None
+
+
+def test_on_a_platform_that_only_knows_stages_an_exit_costs_by_its_multiply_accumulates(make):
+    device, around = make(**NEVER)  # 20 ms a stage of a million
+    assert infer(racing(device, Heads({2: OWN}), macs=250_000), around).latency == pytest.approx(0.045)
+
+
+def test_a_real_local_exit_that_takes_longer_than_its_pace_takes_as_long_as_it_takes(make):
+    device, around = make(profile=NATIVE, on_run=lambda n: around.work(0.001), **NEVER)
+    heads = Heads({2: OWN}, on_run=lambda n: around.work(0.003))
+    assert infer(racing(device, heads), around).latency == pytest.approx(0.005)
+
+
+def test_the_hub_wins_while_a_local_exit_still_runs(make):
+    device, around = make(hub=sure_at(1))
+    quick = infer(device, around)  # stage 1 at 20 ms, answered a little after 30
+    assert 0.02 < quick.latency < 0.045
+    device, around = make(hub=sure_at(1))
+    outcome = infer(racing(device, Heads({1: OWN}), macs=10_000_000), around)
+    assert outcome.by_hub
+    assert outcome.local_stage is None
+    assert outcome.latency < 0.045
+    assert outcome.stages_run == 1
+
+
+def test_a_local_exit_that_was_cut_short_by_the_notice_ends_the_inference_there(make):
+    def cut(n):
+        around.work(0.05)
+        raise CancelledError(f"local exit {n}")
+
+    device, around = make(hub=sure_at(1))
+    outcome = infer(racing(device, Heads({1: OWN}, on_run=cut)), around)
+    assert (outcome.by_hub, outcome.stages_run) == (True, 1)
+
+
+def test_exits_in_the_bundle_do_nothing_where_no_race_is_wanted(make):
+    device, around = make(**NEVER)
+    device = replace(racing(device, Heads({1: OWN})), race=None)
+    outcome = infer(device, around)
+    assert (outcome.local_stage, outcome.stages_run) == (None, STAGES)
+    assert outcome.latency == pytest.approx(STAGES * 0.02)
+
+
+def test_a_local_exit_that_never_answers_only_costs_time(make):
+    device, around = make(**NEVER)
+    outcome = infer(racing(device, Heads({1: OWN}), threshold=math.inf), around)
+    assert outcome.local_stage is None
+    assert outcome.latency == pytest.approx(STAGES * 0.02 + 0.01)
+
+
+@settings(max_examples=25)
+@given(link=st.deferred(lambda: links), sure=st.integers(1, 9), local=st.integers(1, 8), seed=st.integers(0, 10_000))
+def test_a_race_is_never_slower_than_the_local_exit_alone_and_both_ends_agree(small_bundle, link, sure, local, seed):
+    around = VirtualWorld(small_bundle, link, hub=sure_at(sure), phase=0.4 * link.ci_s, seed=seed)
+    device = racing(Device(small_bundle, FakeNetwork(small_bundle), paced(0.01)), Heads({local: OWN}))
+    outcome = infer(device, around)
+    alone = local * 0.01 + 0.005
+    assert outcome.latency <= alone + 1e-9
+    assert outcome.by_hub == (outcome.local_stage is None)
+    around.work(2 * link.ci_s + 1.0)
+    for answer in around.answers:
+        # The device had answered while the hub's word was under way, or has heard it.
+        assert outcome.by_hub is False or (answer.stage, answer.is_local) == (outcome.stage, False)
+
+
+@pytest.mark.parametrize("logits", [[[0.0] * 4], [[math.nan] * 5], [[0.0] * 5] * 2, [0.0] * 5])
+def test_a_local_exit_that_gives_no_logit_a_class_is_an_error_in_one_line(make, logits):
+    device, around = make(**NEVER)
+    device = racing(device, Heads({1: OWN}))
+    device.race.run_local = lambda n, features: np.array(logits, np.float32)
+    with pytest.raises(FleetError, match="exit 1") as problem:
         infer(device, around)
     assert "\n" not in str(problem.value)
 

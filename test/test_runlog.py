@@ -88,6 +88,7 @@ def test_a_frame_has_the_fields_of_the_design_and_ours():
         "compute_ms",
         "radio_energy_mj",
         "name",
+        "local_stage",
     }
     assert {key: frame[key] for key in DESIGNED} == {
         "id": 65535,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.bundle import LocalExit
 from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
 from fleet.packet import LOCAL_ANSWER_STAGE
@@ -78,6 +79,25 @@ def test_a_radio_that_sleeps_too_long_leaves_the_answer_to_the_device(small_bund
     assert frame.outcome.latency == pytest.approx(0.040)
     assert frame.account is not None
     assert (frame.account.events, frame.account.packets_sent) == (1, 1)
+
+
+def test_in_a_race_the_local_exit_answers_before_a_radio_that_sleeps(small_bundle):
+    """The local exit behind stage 4 costs as much as half a stage: 4 x 4 ms and 2 ms."""
+
+    class Heads:
+        def run_local(self, n, features):
+            return np.asarray([OWN], np.float32)
+
+    exits = {4: LocalExit(4, "local04.onnx", {"conv": 500_000}, 1.0, 0.8)}
+    run = simulation(replace(small_bundle, local_exits=exits), link=replace(LINK, ci_ms=1000))
+    assert run.run(IMAGE, phase=0.1).outcome.local_stage is None  # the same bundle without a race
+    run.device = replace(run.device, race=Heads())
+    frame = run.run(IMAGE, phase=0.1)
+    assert (frame.outcome.stage, frame.outcome.local_stage) == (LOCAL_ANSWER_STAGE, 4)
+    assert frame.outcome.latency == pytest.approx(0.018)
+    run.radio.wait_until(run.radio.time + 0.1)
+    (answer,) = (answer for answer, _ in run.radio.hub.answers.values())
+    assert answer.is_local  # it travelled
 
 
 def test_a_slow_hub_answers_on_what_was_newest_when_it_was_free(small_bundle):

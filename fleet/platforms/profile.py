@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fleet.errors import FleetError
 
@@ -67,6 +67,29 @@ class PlatformProfile:
                 raise FleetError(msg)
             total += count / self.macs_per_second[kind]
         return total * self.time_scale
+
+    def local_exit_seconds(self, macs: Mapping[str, int], behind: int, stage_macs: Mapping[str, int]) -> float | None:
+        """Return how long a local exit takes on this platform.
+
+        A profile that was measured on a bundle's stages has no rate; there an exit's multiply-accumulates cost what
+        those of the stage before it do.
+
+        Args:
+            macs: multiply-accumulates of the exit, by layer type.
+            behind: number of the stage that it follows.
+            stage_macs: multiply-accumulates of that stage.
+
+        Returns:
+            Seconds, ``time_scale`` included; None where nothing is to be paced.
+
+        Raises:
+            FleetError: the profile does not know this stage or layer type.
+        """
+        if self.macs_per_second or not self.paced:
+            return replace(self, stage_seconds={}).seconds(macs, behind)
+        seconds = self.seconds(stage_macs, behind)
+        assert seconds is not None
+        return seconds * sum(macs.values()) / max(1, sum(stage_macs.values()))
 
     def energy_mj(self, busy_s: float) -> float:
         """Return the processor's energy in mJ.

@@ -121,6 +121,16 @@ def test_time_scale_multiplies_every_time_and_nothing_else(macs, scale):
     assert scaled.energy_mj(0.5) == plain.energy_mj(0.5)
 
 
+def test_a_local_exit_costs_by_the_rates_or_by_what_its_stage_was_measured_at():
+    rates = PlatformProfile("r", 1.0, "test", macs_per_second={"conv": 1e6, "linear": 1e3}, time_scale=2.0)
+    assert rates.local_exit_seconds({"linear": 500}, 3, MACS) == pytest.approx(1.0)
+    both = PlatformProfile("b", 1.0, "test", macs_per_second={"linear": 1e3}, stage_seconds={3: 9.0})
+    assert both.local_exit_seconds({"linear": 500}, 3, MACS) == pytest.approx(0.5)
+    measured = PlatformProfile("m", 1.0, "test", stage_seconds={3: 1.203}, time_scale=2.0)
+    assert measured.local_exit_seconds({"linear": 1000}, 3, MACS) == pytest.approx(0.002)
+    assert PlatformProfile("native", None, "test").local_exit_seconds({"linear": 1000}, 3, MACS) is None
+
+
 @given(a=counts, b=counts)
 def test_time_adds_up_over_work(a, b):
     profile = PlatformProfile("x", 1.0, "here", {"conv": 1e9, "depthwise": 2e8, "linear": 5e8})
