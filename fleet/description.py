@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One description of the running system for ``fleet up`` and the launch file alike.
 
-A description is a plain ROS 2 parameter file whose keys name the nodes: one process a key, in the file's
-order. What a user may change from outside (source, model, platform, link) becomes parameters of the right
-nodes here and nowhere else, so that the two ways to start cannot drift apart.
+A description is a plain ROS 2 parameter file whose keys name the nodes: one process a key, in the file's order, and
+for several cameras one a key and camera (:mod:`fleet.processes`). What a user may change from outside (source, model,
+platform, link) becomes parameters of the right nodes here and nowhere else, so that the two ways to start cannot drift
+apart.
 """
 
 from __future__ import annotations
 
-import datetime
 import json as json_module
 import math
 from collections.abc import Iterable, Mapping
@@ -22,22 +22,19 @@ from fleet import strict_yaml
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
 from fleet.platforms import load_profile
+from fleet.processes import (
+    CLOUD_NODE,
+    DEVICE_NODE,
+    LINK_NODE,
+    MONITOR_NODE,
+    Entry,
+    Process,
+    of_cameras,
+    processes_of,
+)
 from fleet.resources import expanded, find_config, find_model
 from fleet.runlog import check_writable
 
-EXECUTABLES: Mapping[str, str] = {
-    "device_node": "fleet_device_node",
-    "bridge_node": "fleet_ble_bridge",
-    "cloud_node": "fleet_cloud_node",
-    "monitor_node": "fleet_monitor_node",
-    "alarm_node": "fleet_behaviours.alarm_node",
-    "doorbell_node": "fleet_behaviours.doorbell_node",
-}
-"""Every node that a description may name, with the Python module that runs it."""
-
-DEVICE_NODE = "device_node"
-LINK_NODE = "bridge_node"
-MONITOR_NODE = "monitor_node"
 MAX_NAMESPACE = 128
 """Characters; ROS allows 245 for a topic with its namespace in front."""
 LOG_LEVELS = ("debug", "info", "warn", "error")
@@ -48,27 +45,10 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """What every process gets besides the user's environment, where the user has not set it."""
 
+BEHAVIOURS = ("alarm", "doorbell")
+"""What may be added to any description, with the parameters of config/behaviours.yaml."""
+
 _LINK_KEYS = ("ci_ms", "packets", "payload", "phy", "loss", "ack", "transport")
-
-
-@dataclass(frozen=True)
-class Process:
-    """One node of a description.
-
-    Attributes:
-        node: its name, its executable's name, and its key in the file.
-        package: Python package that runs it (``python -m``).
-        parameters: as the file has them, with the user's changes.
-    """
-
-    node: str
-    package: str
-    parameters: Mapping[str, Any]
-
-    @property
-    def ends_run(self) -> bool:
-        """Whether a run is over once this process has ended: nothing more to see, or nobody looking."""
-        return self.node in (DEVICE_NODE, MONITOR_NODE)
 
 
 @dataclass(frozen=True)
@@ -84,14 +64,15 @@ class Description:
     processes: tuple[Process, ...]
 
     @classmethod
-    def load(cls, name: str | Path) -> Description:
+    def load(cls, name: str | Path, cameras: Mapping[str, str] | None = None) -> Description:
         """Read a description.
 
         Args:
             name: path, or the name of one below ``config/``.
+            cameras: sources by the names of the cameras, in place of the file's own cameras.
 
         Raises:
-            FleetError: not there, not a parameter file, or a node that FLEET does not have.
+            FleetError: not there, not a parameter file, a node that FLEET does not have, or no name for a camera.
         """
         path = find_config(name)
         try:
@@ -100,10 +81,14 @@ class Description:
             raise FleetError(f"{path} cannot be read: {' '.join(str(err).split())}") from err
         if not isinstance(content, dict) or not content:
             raise FleetError(f"{path} is not a description: expected a ROS 2 parameter file that names the nodes")
-        processes = tuple(_process(path, str(key), entry) for key, entry in content.items())
-        for node in EXECUTABLES:
-            if sum(process.node == node for process in processes) > 1:
-                raise FleetError(f"{path} names {node} more than once")
+        try:
+            entries = [Entry.read(str(key), value) for key, value in content.items()]
+            processes = processes_of(entries)
+        except FleetError as err:
+            raise FleetError(f"{path}: {err}") from err
+        if cameras:
+            absolute = {camera: _absolute(source) for camera, source in cameras.items()}
+            processes = processes_of(of_cameras(entries, absolute))
         return cls(path, processes)
 
     def process(self, node: str) -> Process:
@@ -117,15 +102,35 @@ class Description:
                 return process
         raise FleetError(f"{self.path} has no {node}; it has: {', '.join(p.node for p in self.processes)}")
 
-    @property
-    def link(self) -> LinkParameters:
-        """The link that the bridge begins with.
+    def named(self, names: Iterable[str]) -> tuple[Process, ...]:
+        """Processes by their names; the name of a node stands for those of all cameras.
 
         Raises:
-            FleetError: it cannot be a BLE link.
+            FleetError: the description does not have one.
         """
-        parameters = self.process(LINK_NODE).parameters
-        return LinkParameters(**{key: parameters[key] for key in _LINK_KEYS if key in parameters})
+        chosen = list(names)
+        for name in chosen:
+            if not any(name in (p.node, p.name) for p in self.processes):
+                raise FleetError(f"{self.path} has no {name}; it has: {', '.join(p.name for p in self.processes)}")
+        return tuple(p for p in self.processes if p.node in chosen or p.name in chosen)
+
+    @property
+    def link(self) -> LinkParameters:
+        """The link that the bridge begins with; of several cameras the first one's.
+
+        Raises:
+            FleetError: it cannot be a BLE link, or there is no bridge.
+        """
+        return _link_of(self.process(LINK_NODE))
+
+    @property
+    def namespace(self) -> str:
+        """The namespace where the user names none.
+
+        The two ends of a real radio say different things on topics of one name, and may well be on one network.
+        """
+        bridges = (p for p in self.processes if p.node == LINK_NODE)
+        return "backyard_camera" if any(p.parameters.get("transport") == "bumble" for p in bridges) else "backyard"
 
     def changed(
         self,
@@ -138,6 +143,7 @@ class Description:
         link: Iterable[str] = (),
         duration: float | None = None,
         json: str | None = None,
+        behaviours: Iterable[str] = (),
     ) -> Description:
         """The description with a user's wishes in it; everything that can be checked without starting is.
 
@@ -150,10 +156,12 @@ class Description:
             link: ``KEY=VALUE`` settings of the link.
             duration: seconds from the first frame on, 0 for no limit.
             json: file for the numbers.
+            behaviours: ``alarm`` or ``doorbell``, of every camera, with the parameters of config/behaviours.yaml unless
+                the description has its own.
 
         Raises:
-            FleetError: an unknown model, platform or link setting, a link that BLE cannot have, a number out of
-                range, a JSON file that could not be written, or a wish for a node that the description lacks.
+            FleetError: an unknown model, platform, behaviour or link setting, a link that BLE cannot have, a number
+                out of range, a JSON file that could not be written, or a wish for a node that the description lacks.
         """
         for name, number in (("frame rate", frame_rate), ("duration", duration), ("time scale", time_scale)):
             if number is not None:
@@ -175,22 +183,35 @@ class Description:
             file = expanded(json).absolute()
             check_writable(file)
             monitor["json"] = str(file)
-        for node, wishes in ((DEVICE_NODE, device), (MONITOR_NODE, monitor)):
+        settings = list(link)
+        for node, wishes in ((DEVICE_NODE, device), (MONITOR_NODE, monitor), (LINK_NODE, settings)):
             if wishes:
                 self.process(node)  # a wish that nobody hears would be lost in silence
-        wanted = LinkParameters.parse(link, self.link)
-        changes = {
-            DEVICE_NODE: device | bundle,
-            "cloud_node": bundle,
+        changes = {DEVICE_NODE: device | bundle, CLOUD_NODE: bundle, MONITOR_NODE: monitor}
+
+        def change(process: Process) -> Process:
+            if process.node != LINK_NODE:
+                return replace(process, parameters={**process.parameters, **changes.get(process.node, {})})
+            wanted = LinkParameters.parse(settings, _link_of(process))
+            said = {key: getattr(wanted, key) for key in _LINK_KEYS}
             # A real radio makes sure that both of its ends hold the same bundle; the emulated one has no ends.
-            LINK_NODE: {key: getattr(wanted, key) for key in _LINK_KEYS}
-            | (bundle if wanted.transport != "emulated" else {}),
-            MONITOR_NODE: monitor,
-        }
-        processes = tuple(replace(p, parameters={**p.parameters, **changes.get(p.node, {})}) for p in self.processes)
-        described = replace(self, processes=processes)
+            said |= bundle if wanted.transport != "emulated" else {}
+            return replace(process, parameters={**process.parameters, **said})
+
+        described = replace(self, processes=(*map(change, self.processes), *self._added(behaviours)))
         described.check()
         return described
+
+    def _added(self, behaviours: Iterable[str]) -> list[Process]:
+        wanted = list(dict.fromkeys(behaviours))
+        for name in wanted:
+            if name not in BEHAVIOURS:
+                raise FleetError(f"there is no behaviour '{name}': choose from {', '.join(BEHAVIOURS)}")
+        cameras = list(dict.fromkeys(p.camera for p in self.processes if p.camera)) or [""]
+        shipped = Description.load("behaviours") if wanted else self
+        added = [replace(shipped.process(f"{name}_node"), camera=c) for name in wanted for c in cameras]
+        there = {process.name for process in self.processes}
+        return [process for process in added if process.name not in there]
 
     def check(self) -> None:
         """Look at everything that can be looked at without starting.
@@ -199,8 +220,9 @@ class Description:
             FleetError: a model or platform that is not there, a number out of range, a JSON file that could not be
                 written, or a link that BLE cannot have.
         """
-        _ = self.link
         for process in self.processes:
+            if process.node == LINK_NODE:
+                _link_of(process)
             for key in ("frame_rate", "time_scale", "duration"):
                 if key in process.parameters:
                     _check_number(f"{key} of {process.node} in {self.path}", process.parameters[key])
@@ -215,17 +237,27 @@ class Description:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Under which conditions a run's numbers hold, for whoever prints or stores them."""
-        device = self.process(DEVICE_NODE).parameters
-        link = self.link
-        return {
-            "description": self.path.name,
-            **{
-                key: device.get(key)
-                for key in ("source", "model", "platform", "time_scale", "frame_rate", "precision", "codec")
-            },
-            "link": {key: getattr(link, key) for key in _LINK_KEYS} | {"effective_packets": link.effective_packets},
-        }
+        """Under which conditions a run's numbers hold, for whoever prints or stores them.
+
+        Of several cameras each has its own; a hub whose cameras run elsewhere knows none.
+        """
+        cameras = list(dict.fromkeys(p.camera for p in self.processes if p.camera))
+        said: dict[str, Any] = {"description": self.path.name}
+        if not cameras:
+            return said | self._conditions_of("")
+        return said | {"cameras": {camera: self._conditions_of(camera) for camera in cameras}}
+
+    def _conditions_of(self, camera: str) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        for process in self.processes:
+            if process.camera == camera and process.node == DEVICE_NODE:
+                keys = ("source", "model", "platform", "time_scale", "frame_rate", "precision", "codec")
+                said |= {key: process.parameters.get(key) for key in keys}
+            elif process.camera == camera and process.node == LINK_NODE:
+                link = _link_of(process)
+                said["link"] = {key: getattr(link, key) for key in _LINK_KEYS}
+                said["link"]["effective_packets"] = link.effective_packets
+        return said
 
     def parameters_of(self, process: Process) -> dict[str, Any]:
         """What a process is started with: its parameters, and for the monitor the conditions as JSON."""
@@ -235,8 +267,9 @@ class Description:
 
     def parameter_file(self) -> str:
         """The text of a ROS 2 parameter file with everything in it, for the nodes' command lines."""
+        keys = {p.name: f"/**/{p.namespace('')}/{p.node}" if p.camera else f"/**/{p.node}" for p in self.processes}
         return yaml.safe_dump(
-            {f"/**/{p.node}": {"ros__parameters": self.parameters_of(p)} for p in self.processes}, sort_keys=False
+            {keys[p.name]: {"ros__parameters": self.parameters_of(p)} for p in self.processes}, sort_keys=False
         )
 
 
@@ -255,17 +288,8 @@ def check_start(namespace: str, log_level: str) -> None:
         raise FleetError(f"a namespace has at most {MAX_NAMESPACE} characters, not {len(namespace)}")
 
 
-def _process(path: Path, key: str, entry: object) -> Process:
-    node = key.rsplit("/", 1)[-1]
-    if node not in EXECUTABLES:
-        raise FleetError(f"{path} names '{key}', which is no node of FLEET: choose from {', '.join(EXECUTABLES)}")
-    parameters = entry.get("ros__parameters") if isinstance(entry, dict) else None
-    if not isinstance(parameters, dict):
-        raise FleetError(f"{path}: {key} needs a ros__parameters section")
-    for name, value in parameters.items():
-        if isinstance(value, datetime.date):
-            raise FleetError(f"{path}: {name} of {node} is a date, which no parameter can be; put it in quotes")
-    return Process(node, EXECUTABLES[node], parameters)
+def _link_of(bridge: Process) -> LinkParameters:
+    return LinkParameters(**{key: bridge.parameters[key] for key in _LINK_KEYS if key in bridge.parameters})
 
 
 def _absolute(text: str) -> str:

@@ -28,13 +28,15 @@ class Command:
     Attributes:
         name: as it is reported.
         argv: program and arguments.
-        ends_run: the run is over once it has ended by itself.
-        needed: without it nothing can go on, so its death ends the run at once.
+        kind: what it has in common with others; by itself its name.
+        ends_run: the run is over once it has ended by itself, and others of its kind with it.
+        needed: without any of its kind nothing can go on, so the death of the last one ends the run at once.
         listens: it hears what the others have to say and is stopped after them.
     """
 
     name: str
     argv: tuple[str, ...]
+    kind: str = ""
     ends_run: bool = False
     needed: bool = False
     listens: bool = False
@@ -127,13 +129,14 @@ class Supervisor:
             if process is None or process.poll() is None:
                 continue
             del self._running[command.name]
+            is_last = not any(c.kind and c.kind == command.kind and c.name in self._running for c in self.commands)
             if process.returncode == 0 and command.ends_run:
-                over = True
+                over = over or is_last
             elif process.returncode == BAD_INPUT:  # it has said why
                 over, code = True, BAD_INPUT
             else:
                 self.report(f"{command.name} died ({reason(process.returncode)})")
-                over, code = over or command.needed, max(code, 1, key=_gravity)
+                over, code = over or (command.needed and is_last), max(code, 1, key=_gravity)
         return over, code
 
     def _stop_all(self) -> int:

@@ -11,9 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.description import EXECUTABLES, Description, check_start
+from fleet.description import Description, check_start
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
+from fleet.processes import EXECUTABLES
 from fleet.resources import share_directory
 
 YARD = """
@@ -203,6 +204,129 @@ def test_the_description_itself_is_not_changed(describe):
     assert description.parameter_file() == before
 
 
+# Several cameras ----------------------------------------------------------------------------------------------
+FLEET = """
+/**/bridge_node:
+  ros__parameters: {ci_ms: 10.0, packets: 2}
+/**/cloud_node:
+  ros__parameters: {model: MODEL}
+/**/device_node:
+  ros__parameters: {source: auto, model: MODEL, frame_rate: 8.0}
+/**/monitor_node:
+  ros__parameters: {duration: 0.0}
+/porch/device_node:
+  ros__parameters: {source: photos}
+/gate/device_node:
+  ros__parameters: {source: '0', frame_rate: 2.0}
+/gate/bridge_node:
+  ros__parameters: {ci_ms: 100.0}
+"""
+
+
+def test_each_camera_has_its_own_processes_and_shares_the_hub_s(describe):
+    description = describe(text=FLEET)
+    assert [p.name for p in description.processes] == [
+        *("porch.bridge_node", "gate.bridge_node", "cloud_node"),
+        *("porch.device_node", "gate.device_node", "monitor_node"),
+    ]
+    assert [p.namespace("/yard/") for p in description.processes][:3] == ["yard/porch", "yard/gate", "yard"]
+    for node in ("cloud_node", "monitor_node"):
+        assert description.process(node).parameters["cameras"] == ["porch", "gate"]
+
+
+def test_a_camera_s_own_word_goes_before_what_is_said_of_all(describe, model):
+    porch, gate = describe(text=FLEET).named(["device_node"])
+    assert porch.parameters == {"source": "photos", "model": str(model), "frame_rate": 8.0}
+    assert gate.parameters == {"source": "0", "model": str(model), "frame_rate": 2.0}
+
+
+def test_a_wish_is_heard_by_every_camera_and_changes_nothing_else_of_its_link(describe):
+    changed = describe(text=FLEET).changed(frame_rate=4, link=["packets=1"], behaviours=["alarm"])
+    assert [p.parameters["frame_rate"] for p in changed.named(["device_node"])] == [4.0, 4.0]
+    bridges = [p.parameters for p in changed.named(["bridge_node"])]
+    assert [(b["ci_ms"], b["packets"]) for b in bridges] == [(10.0, 1), (100.0, 1)]
+    assert [p.name for p in changed.processes[-2:]] == ["porch.alarm_node", "gate.alarm_node"]
+    conditions = changed.conditions["cameras"]
+    assert [(c, said["source"], said["link"]["ci_ms"]) for c, said in conditions.items()] == [
+        ("porch", "photos", 10.0),
+        ("gate", "0", 100.0),
+    ]
+
+
+def test_other_cameras_may_be_named_in_place_of_the_file_s(describe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "film.mp4").write_text("")
+    path = describe(text=FLEET).path
+    description = Description.load(path, {"drive": "film.mp4", "gate": "1"})
+    devices = {p.camera: p.parameters for p in description.named(["device_node"])}
+    assert {c: (d["source"], d["frame_rate"]) for c, d in devices.items()} == {
+        "gate": ("1", 2.0),
+        "drive": (str(tmp_path / "film.mp4"), 8.0),
+    }
+    assert description.process("cloud_node").parameters["cameras"] == ["gate", "drive"]
+
+
+def test_the_parameter_file_tells_each_camera_its_own(describe, tmp_path):
+    description = describe(text=FLEET).changed()
+    content = yaml.safe_load(description.parameter_file())
+    assert content["/**/gate/bridge_node"]["ros__parameters"]["ci_ms"] == 100.0
+    assert content["/**/porch/bridge_node"]["ros__parameters"]["ci_ms"] == 10.0
+    assert content["/**/cloud_node"]["ros__parameters"]["cameras"] == ["porch", "gate"]
+    assert len(content) == len(description.processes)
+
+
+def test_processes_are_found_by_camera_or_all_at_once(describe):
+    description = describe(text=FLEET)
+    assert [p.name for p in description.named(["gate.bridge_node"])] == ["gate.bridge_node"]
+    assert len(description.named(["bridge_node", "cloud_node"])) == 3
+    assert "has no yard.bridge_node; it has: porch.bridge_node" in refused(
+        lambda: description.named(["yard.bridge_node"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("/porch/device_node", "/porch/cloud_node", "it serves all of them: name it /**/cloud_node"),
+        ("/porch/device_node", "/front/porch/device_node", "'front/porch' is no camera's name"),
+        ("/porch/device_node", "/7/device_node", "'7' is no camera's name"),
+        ("/porch/device_node", "/a__b/device_node", "'a__b' is no camera's name"),
+    ],
+)
+def test_cameras_that_cannot_be_are_refused(describe, old, new, words):
+    assert words in refused(lambda: describe(old, new, FLEET))
+
+
+def test_cameras_that_are_asked_for_by_no_name_or_without_devices_are_refused(describe):
+    path = describe(text=FLEET).path
+    assert "'a b' is no camera's name" in refused(lambda: Description.load(path, {"a b": "photos"}))
+    assert "no device_node for the cameras porch" in refused(lambda: Description.load("radio_hub", {"porch": "0"}))
+
+
+@pytest.mark.parametrize("name", ["fleet_of_cameras", "emulated_camera", "emulated_hub", "radio_camera", "radio_hub"])
+def test_whatever_is_shipped_is_a_description_that_can_be(name):
+    description = Description.load(name).changed()
+    assert description.conditions["description"] == f"{name}.yaml"
+    assert yaml.safe_load(description.parameter_file())
+
+
+def test_the_camera_s_half_of_a_real_radio_has_a_namespace_of_its_own():
+    names = ("backyard_camera", "fleet_of_cameras", "emulated_camera", "emulated_hub", "radio_hub")
+    assert {Description.load(name).namespace for name in names} == {"backyard"}
+    assert Description.load("radio_camera").namespace == "backyard_camera"
+
+
+def test_behaviours_come_with_their_shipped_parameters_unless_the_description_has_its_own(describe):
+    text = YARD + "alarm_node:\n  ros__parameters: {react_to: [pet]}\n"
+    changed = describe(text=text).changed(behaviours=["doorbell", "alarm", "alarm"])
+    assert [p.node for p in changed.processes[-2:]] == ["alarm_node", "doorbell_node"]
+    assert changed.process("alarm_node").parameters == {"react_to": ["pet"]}
+    shipped = Description.load("behaviours").process("doorbell_node").parameters
+    assert changed.process("doorbell_node").parameters == shipped
+    line = refused(lambda: describe().changed(behaviours=["siren"]))
+    assert "there is no behaviour 'siren': choose from alarm, doorbell" in line
+
+
 # Mistakes in wishes -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("wish", "words"),
@@ -297,7 +421,7 @@ def test_yaml_that_names_no_node_is_no_description(describe, text):
     [
         ("/**/bridge_node", "/**/bridge", "names '/**/bridge', which is no node of FLEET: choose from device_node"),
         ("/**/bridge_node", "7", "names '7'"),
-        ("/**/monitor_node", "/yard/device_node", "names device_node more than once"),
+        ("/**/monitor_node", "device_node", "names device_node more than once"),
         ("ros__parameters: {duration: 0.0, json: ''}", "ros_parameters: {}", "needs a ros__parameters section"),
         ("ros__parameters: {duration: 0.0, json: ''}", "ros__parameters: 7", "needs a ros__parameters section"),
         ("  ros__parameters: {duration: 0.0, json: ''}", "", "needs a ros__parameters section"),

@@ -148,6 +148,30 @@ def test_the_death_of_a_process_that_is_needed_ends_the_run_with_its_reason(run,
     assert reported == [f"device died ({why})"]
 
 
+def test_of_a_kind_the_last_to_end_ends_the_run(run, reported, ear, tmp_path):
+    """One camera's film is shorter than the other's."""
+    os.mkfifo(tmp_path / "go")
+    crew = {"kind": "device", "ends_run": True, "needed": True}
+    ear.when(1, "short", lambda: (tmp_path / "go").write_text(""))
+    long = f"say('ready'); open({str(tmp_path / 'go')!r}).read(); say('long')"
+    assert run(child("a", "say('short')", **crew), child("b", long, **crew), child("hub")) == 0
+    assert reported == []
+    assert "long" in ear.heard
+
+
+def test_of_a_kind_the_death_of_one_is_told_and_the_others_go_on(run, reported, tmp_path):
+    os.mkfifo(tmp_path / "go")
+
+    def report(line):
+        reported.append(line)
+        (tmp_path / "go").write_text("")
+
+    crew = {"kind": "device", "ends_run": True, "needed": True}
+    rest = f"open({str(tmp_path / 'go')!r}).read()"
+    assert run(child("a", "sys.exit(1)", **crew), child("b", rest, **crew), child("hub"), report=report) == 1
+    assert reported == ["a died (exit code 1)"]
+
+
 def test_a_program_that_the_user_can_mend_has_said_why_and_its_exit_code_passes_through(run, reported):
     assert run(child("bridge"), child("hub", "sys.exit(2)")) == 2
     assert reported == []

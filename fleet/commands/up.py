@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 import fleet
-from fleet.description import ENVIRONMENT, MONITOR_NODE, Description, Process, check_start
+from fleet.description import ENVIRONMENT, Description, check_start
 from fleet.errors import FleetError
+from fleet.processes import MONITOR_NODE, Process
 from fleet.supervisor import Command, Supervisor
 
 
@@ -49,6 +50,9 @@ def up(
     duration: Annotated[float | None, typer.Option(help="Seconds from the first frame on; 0: until Ctrl-C.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the numbers of every frame to this file.")] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the topics: the camera's name.")] = "backyard",
+    behaviours: Annotated[
+        list[str] | None, typer.Option(help="Add a behaviour of every camera: alarm or doorbell. May be repeated.")
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Start this node alone, for example cloud_node. May be repeated.")
     ] = None,
@@ -69,10 +73,11 @@ def up(
         link=[*(link or []), *settings],
         duration=duration,
         json=str(json) if json is not None else None,
+        behaviours=behaviours or [],
     )
     if find_spec("rclpy") is None:
         raise FleetError("ROS 2 (rclpy) is not installed for this Python: run 'make' in the repository, or source ROS")
-    wanted = [description.process(name) for name in only] if only else list(description.processes)
+    wanted = description.named(only) if only else description.processes
     with tempfile.TemporaryDirectory(prefix="fleet-") as scratch:
         parameters = Path(scratch) / "parameters.yaml"
         parameters.write_text(description.parameter_file())
@@ -91,9 +96,11 @@ def _sort_words(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _command(process: Process, namespace: str, parameters: Path, log_level: str) -> Command:
-    arguments = ("-r", f"__ns:=/{namespace.strip('/')}", "--params-file", str(parameters), "--log-level", log_level)
+    place = f"__ns:=/{process.namespace(namespace)}"
+    arguments = ("-r", place, "--params-file", str(parameters), "--log-level", log_level)
     return Command(
-        name=process.node,
+        name=process.name,
+        kind=process.node,
         argv=(sys.executable, "-m", process.package, "--ros-args", *arguments),
         ends_run=process.ends_run,
         needed=process.ends_run,

@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from launch_files import LaunchFile, context
 
-from fleet.description import Description, Process
+from fleet.description import Description
 from fleet.errors import FleetError
+from fleet.processes import Process
 
 NOT_IN_THE_DESCRIPTION = {"config", "namespace", "log_level"}
 NO_WORDS: dict[str, str] = {}
@@ -33,6 +35,7 @@ ALL_WORDS = {
     "link": "ci_ms=1000 packets=1 phy=2M",
     "duration": "6",
     "json": "numbers.json",
+    "behaviours": "alarm doorbell",
     "log_level": "info",
 }
 
@@ -43,6 +46,11 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fleet.description.find_model", lambda name: Path(str(name)).absolute())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.fixture
+def yard(launch_file: Callable[[str], LaunchFile]) -> LaunchFile:
+    return launch_file("backyard_camera")
 
 
 @pytest.fixture
@@ -67,7 +75,8 @@ def fleet_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], d
         for name in ("time_scale", "frame_rate", "duration"):
             if name in options:
                 options[name] = float(options[name])
-        options["link"] = options.get("link", "").split()
+        for name in ("link", "behaviours"):
+            options[name] = options.get(name, "").split()
         with pytest.raises(typer.Exit):
             module.up(**options)
         return started
@@ -80,41 +89,30 @@ def fleet_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], d
 # The two ways to start ------------------------------------------------------------------------------------------
 
 
-def test_every_argument_of_a_launch_can_change_the_description_and_the_other_way_round(launch_file: ModuleType):
+def test_every_argument_of_a_launch_can_change_the_description_and_the_other_way_round(yard: LaunchFile):
     of_changed = set(inspect.signature(Description.changed).parameters) - {"self"}
-    assert set(launch_file.ARGUMENTS) - NOT_IN_THE_DESCRIPTION == of_changed
+    assert set(yard.arguments) - NOT_IN_THE_DESCRIPTION == of_changed
 
 
-def test_fleet_up_has_the_same_arguments(launch_file: ModuleType):
+def test_fleet_up_has_the_same_arguments(yard: LaunchFile):
     of_up = inspect.signature(importlib.import_module("fleet.commands.up").up).parameters
-    assert set(launch_file.ARGUMENTS) - {"config"} == set(of_up) - {"words", "only"}
+    assert set(yard.arguments) - {"config"} <= set(of_up) - {"words", "only"}
     for name in ("namespace", "log_level"):
-        assert launch_file.ARGUMENTS[name][0] == of_up[name].default
+        assert yard.arguments[name][0] == of_up[name].default
 
 
-def test_ros2_launch_is_told_of_every_argument_with_its_default_and_its_meaning(launch_file: ModuleType):
-    (entities,) = launch_file.generate_launch_description().arguments
-    *arguments, function = entities
-    assert {a.arguments[0]: (a.options["default_value"], a.options["description"]) for a in arguments} == dict(
-        launch_file.ARGUMENTS
-    )
-    assert function.options["function"] is launch_file.start
-    assert all(len(meaning) > 10 for _, meaning in launch_file.ARGUMENTS.values())
-
-
-def test_without_arguments_everything_is_as_in_the_description(launch_file: ModuleType):
-    defaults = {name: default for name, (default, _) in launch_file.ARGUMENTS.items()}
-    assert launch_file.described(defaults).processes == Description.load("backyard_camera").changed().processes
+def test_without_arguments_everything_is_as_in_the_description(launching: ModuleType, yard: LaunchFile):
+    described = launching.described(yard.words())
+    assert described.processes == Description.load("backyard_camera").changed().processes
 
 
 @pytest.mark.parametrize("words", [NO_WORDS, ALL_WORDS], ids=["no arguments", "every argument"])
 def test_both_start_the_same_processes_with_the_same_parameters(
-    launch_file: ModuleType,
-    context: Callable[..., SimpleNamespace],
+    yard: LaunchFile,
     fleet_up: Callable[[Mapping[str, str]], dict[str, SimpleNamespace]],
     words: dict[str, str],
 ):
-    nodes = {node.options["name"]: node.options for node in launch_file.start(context(**words))}
+    nodes = {node["name"]: node for node in yard.start(**words)}
     expected = fleet_up(words)
     assert list(nodes) == list(expected)
     for name, node in nodes.items():
@@ -126,11 +124,9 @@ def test_both_start_the_same_processes_with_the_same_parameters(
         assert node["additional_env"].items() <= expected[name].environment.items()
 
 
-def test_arguments_arrive_as_parameters_of_the_right_type(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], tmp_path: Path
-):
-    node, *_ = launch_file.start(context(**ALL_WORDS))
-    content = yaml.safe_load(Path(node.options["parameters"][0]).read_text())
+def test_arguments_arrive_as_parameters_of_the_right_type(yard: LaunchFile, tmp_path: Path):
+    node, *_ = yard.start(**ALL_WORDS)
+    content = yaml.safe_load(Path(node["parameters"][0]).read_text())
     parameters = {key.rsplit("/", 1)[-1]: value["ros__parameters"] for key, value in content.items()}
     device, bridge, monitor = (parameters[f"{name}_node"] for name in ("device", "bridge", "monitor"))
     assert (device["source"], device["time_scale"], device["frame_rate"]) == ("0", 0.5, 3.0)
@@ -139,38 +135,34 @@ def test_arguments_arrive_as_parameters_of_the_right_type(
     assert device["model"] == parameters["cloud_node"]["model"] == str(tmp_path / "small")
 
 
-def test_what_the_user_has_set_in_the_environment_stays(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
-):
+def test_what_the_user_has_set_in_the_environment_stays(yard: LaunchFile, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    for node in launch_file.start(context()):
-        assert node.options["additional_env"]["OMP_NUM_THREADS"] == "3"
+    for node in yard.start():
+        assert node["additional_env"]["OMP_NUM_THREADS"] == "3"
 
 
 def test_nodes_are_the_executables_of_the_workspace_where_it_has_them(
-    launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    launching: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     folder = tmp_path / "lib" / "fleet"
     folder.mkdir(parents=True)
     (folder / "cloud_node").touch()
-    monkeypatch.setattr(launch_file, "get_package_prefix", lambda _package: str(tmp_path))
-    assert launch_file.program(Process("cloud_node", "fleet_cloud_node", {})) == {
+    monkeypatch.setattr(launching, "get_package_prefix", lambda _package: str(tmp_path))
+    assert launching.program(Process("cloud_node", "fleet_cloud_node", {})) == {
         "package": "fleet",
         "executable": "cloud_node",
     }
     # A wheel registers the package and has no such folder.
     (folder / "cloud_node").unlink()
-    assert launch_file.program(Process("cloud_node", "fleet_cloud_node", {})) == {
+    assert launching.program(Process("cloud_node", "fleet_cloud_node", {})) == {
         "executable": sys.executable,
         "arguments": ["-m", "fleet_cloud_node"],
     }
 
 
-def test_a_prefix_that_the_user_asks_for_is_not_replaced(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace]
-):
-    assert launch_file.prefix(context(**{"launch-prefix": "gdb --args"})) is None
-    assert launch_file.prefix(context()) in ("env --block-signal=INT", None)
+def test_a_prefix_that_the_user_asks_for_is_not_replaced(launching: ModuleType):
+    assert launching.prefix(context(**{"launch-prefix": "gdb --args"})) is None
+    assert launching.prefix(context()) in ("env --block-signal=INT", None)
 
 
 @pytest.mark.parametrize(
@@ -186,23 +178,23 @@ def test_a_prefix_that_the_user_asks_for_is_not_replaced(
         ("json", "nowhere/numbers.json", "nowhere"),
         ("config", "frontyard", "frontyard"),
         ("namespace", "7up", "7up"),
-        ("namespace", "", "''"),
+        ("namespace", "a//b", "'a//b'"),
+        ("behaviours", "siren", "no behaviour 'siren'"),
         ("log_level", "loud", "loud"),
     ],
 )
-def test_a_wrong_argument_is_one_line_that_names_it(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], argument: str, value: str, named: str
-):
+def test_a_wrong_argument_is_one_line_that_names_it(yard: LaunchFile, argument: str, value: str, named: str):
     with pytest.raises(FleetError, match=named) as caught:
-        launch_file.start(context(**{argument: value}))
+        yard.start(**{argument: value})
     assert "\n" not in str(caught.value)
 
 
 # What the end of a process means --------------------------------------------------------------------------------
 
-DEVICE, CLOUD, BRIDGE, MONITOR = (
+ALL = DEVICE, CLOUD, BRIDGE, MONITOR = tuple(
     Process(name, "", {}) for name in ("device_node", "cloud_node", "bridge_node", "monitor_node")
 )
+TWO = tuple(Process("device_node", "", {}, camera=name) for name in ("porch", "gate"))
 
 
 def ended(code: int) -> SimpleNamespace:
@@ -210,53 +202,57 @@ def ended(code: int) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("process", [DEVICE, MONITOR])
-def test_a_run_is_over_when_device_or_monitor_has_done_its_work(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], process: Process
-):
-    (timer,) = launch_file.Run(4).ended(process, ended(0), context())
+def test_a_run_is_over_when_device_or_monitor_has_done_its_work(launching: ModuleType, process: Process):
+    (timer,) = launching.Run(ALL).ended(process, ended(0), context())
     (shutdown,) = timer.options["actions"]
     assert type(shutdown).__name__ == "Shutdown"
     assert process.node in shutdown.options["reason"]
 
 
 @pytest.mark.parametrize(("process", "code"), [(DEVICE, 1), (MONITOR, -signal.SIGKILL), (CLOUD, 2), (BRIDGE, 2)])
-def test_a_run_fails_at_once_where_nothing_can_go_on(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], process: Process, code: int
-):
+def test_a_run_fails_at_once_where_nothing_can_go_on(launching: ModuleType, process: Process, code: int):
     with pytest.raises(FleetError, match=f"^{process.node} died"):
-        launch_file.Run(4).ended(process, ended(code), context())
+        launching.Run(ALL).ended(process, ended(code), context())
 
 
 @pytest.mark.parametrize("process", [CLOUD, BRIDGE])
-def test_the_others_go_on_without_hub_or_radio_and_the_run_fails_in_the_end(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], process: Process
-):
-    run = launch_file.Run(4)
+def test_the_others_go_on_without_hub_or_radio_and_the_run_fails_in_the_end(launching: ModuleType, process: Process):
+    run = launching.Run(ALL)
     assert run.ended(process, ended(-signal.SIGKILL), context()) is None
     assert run.ended(DEVICE, ended(0), context()) is not None  # its last reports are waited for all the same
     with pytest.raises(FleetError, match=rf"^{process.node} died \(SIGKILL\)$"):
         run.ended(MONITOR, ended(0), context(is_shutdown=True))
 
 
-def test_the_last_process_to_die_fails_the_run_even_if_nothing_depends_on_it(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace]
-):
+def test_the_last_process_to_die_fails_the_run_even_if_nothing_depends_on_it(launching: ModuleType):
     with pytest.raises(FleetError, match="cloud_node died"):
-        launch_file.Run(1).ended(CLOUD, ended(1), context())
+        launching.Run([CLOUD]).ended(CLOUD, ended(1), context())
 
 
 @pytest.mark.parametrize("code", [0, -signal.SIGINT, -signal.SIGTERM])
-def test_a_process_that_was_told_to_stop_has_not_died(
-    launch_file: ModuleType, context: Callable[..., SimpleNamespace], code: int
-):
-    run = launch_file.Run(4)
-    for process in (DEVICE, CLOUD, BRIDGE, MONITOR):
+def test_a_process_that_was_told_to_stop_has_not_died(launching: ModuleType, code: int):
+    run = launching.Run(ALL)
+    for process in ALL:
         assert run.ended(process, ended(code), context(is_shutdown=True)) is None
 
 
-def test_a_process_that_had_to_be_killed_has(launch_file: ModuleType, context: Callable[..., SimpleNamespace]):
+def test_of_several_cameras_the_last_to_end_ends_the_run(launching: ModuleType):
+    run = launching.Run([*TWO, CLOUD, MONITOR])
+    assert run.ended(TWO[0], ended(0), context()) is None
+    assert run.ended(TWO[1], ended(0), context()) is not None
+
+
+def test_of_several_cameras_one_may_die_and_the_others_go_on(launching: ModuleType):
+    run = launching.Run([*TWO, CLOUD, MONITOR])
+    assert run.ended(TWO[0], ended(-signal.SIGKILL), context()) is None
+    assert run.ended(TWO[1], ended(0), context()) is not None
+    with pytest.raises(FleetError, match=r"^porch.device_node died \(SIGKILL\)$"):
+        run.ended(MONITOR, ended(0), context(is_shutdown=True))
+
+
+def test_a_process_that_had_to_be_killed_has(launching: ModuleType):
     with pytest.raises(FleetError, match="SIGKILL"):
-        launch_file.Run(4).ended(BRIDGE, ended(-signal.SIGKILL), context(is_shutdown=True))
+        launching.Run(ALL).ended(BRIDGE, ended(-signal.SIGKILL), context(is_shutdown=True))
 
 
 # The real thing -------------------------------------------------------------------------------------------------
