@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.errors import FleetError
+from fleet.motion import Square
 
 MAX_SKIP_LINES = 20
 
@@ -21,6 +22,10 @@ RgbImage = NDArray[np.uint8]  # (H, W, 3)
 
 class SourceTimeout(FleetError):  # noqa: N818 - read by callers as the name of what happened
     """A live source is still open, but gave no new frame in time."""
+
+
+class SourceGone(SourceTimeout):
+    """A live source went away and is being looked for; reading goes on as soon as it is back."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,12 +38,19 @@ class Frame:
         truth: folder name as found (``NAME/FILE``), or None. The model bundle turns it into a class or a group.
         captured: seconds on the source's own clock: ``time.monotonic()`` for a camera or a stream, time since the
             beginning of the film for a video file, None for single pictures.
+        region: the square that is to be classified; None for the whole picture.
     """
 
     image: RgbImage
     name: str
     truth: str | None
     captured: float | None
+    region: Square | None = None
+
+    @property
+    def view(self) -> RgbImage:
+        """What is to be classified: the region, or the whole picture."""
+        return self.image if self.region is None else self.region.of(self.image)
 
 
 class Source(Protocol):
@@ -67,6 +79,7 @@ class Source(Protocol):
 
         Raises:
             SourceTimeout: no newer frame came in time; the source stays open.
+            SourceGone: the same, and it is known to be away.
             FleetError: nothing more can be read, and why.
         """
 

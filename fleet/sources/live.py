@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fleet.errors import FleetError
-from fleet.sources.frame import Closing, Frame, Report, RgbImage, SourceTimeout
+from fleet.sources.frame import Closing, Frame, Report, RgbImage, SourceGone, SourceTimeout
 
 CLOSE_S = 0.9
 FIRST_RETRY_S = 0.5
-LONGEST_RETRY_S = 8.0
+LONGEST_RETRY_S = 3.0  # a camera that was plugged in again is seen within five seconds, opening it included
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,6 +81,7 @@ class LiveSource(Closing):
         self._news = threading.Condition()
         self._slot: Frame | None = None
         self._ended = False
+        self._away = False
         self._opened = False
         self._failure: FleetError | None = None
         self._thread = threading.Thread(target=self._run, name=f"grab {label}", daemon=True)
@@ -106,6 +107,7 @@ class LiveSource(Closing):
 
         Raises:
             SourceTimeout: no new frame came in time.
+            SourceGone: the same, and the camera is away and being looked for.
             FleetError: it broke down for good, and why.
         """
         self._wanted.set()
@@ -113,6 +115,8 @@ class LiveSource(Closing):
             self._news.wait_for(lambda: self._slot is not None or self._ended, timeout)
             frame, self._slot = self._slot, None
             if frame is None and not self._ended:
+                if self._away:
+                    raise SourceGone(f"{self._label} is gone")
                 msg = f"{self._label}: no new picture within {timeout or 0.0:g} s"
                 raise SourceTimeout(msg)
             if frame is None and self._failure is not None and not self._stop.is_set():
@@ -148,7 +152,7 @@ class LiveSource(Closing):
                     stream = self._reopen()
                 else:
                     stream.close()
-                    stream = self._open_stream() if self._loop else None
+                    stream = self._again() if self._loop else None
         except FleetError as err:
             self._failure = err
         except Exception as err:  # whatever a driver raises must not leave a reader waiting for ever
@@ -166,9 +170,19 @@ class LiveSource(Closing):
                 return
             self._slot = Frame(sample.image, sample.name, None, sample.captured)
             self._opened = True
+            self._away = False
             self._news.notify_all()
 
+    def _again(self) -> Stream | None:
+        """A film from its beginning, also where its file is not there just now."""
+        try:
+            return self._open_stream()
+        except FleetError:
+            return self._reopen()
+
     def _reopen(self) -> Stream | None:
+        with self._news:
+            self._away = True
         self._report(f"{self._label} went away, trying again")
         pause = FIRST_RETRY_S
         while not self._stop.wait(pause):
@@ -177,10 +191,8 @@ class LiveSource(Closing):
                 stream = self._open_stream()
             except FleetError:
                 continue
-            if stream.finite:
-                return stream
             sample = stream.grab(self._stop)
-            if sample is not None:
+            if sample is not None and not self._stop.is_set():
                 self._report(f"{self._label} is back")
                 self._publish(sample)
                 return stream

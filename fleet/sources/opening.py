@@ -14,6 +14,7 @@ from fleet.sources.film import VIDEO_SUFFIXES, is_film, open_film
 from fleet.sources.frame import Report, Source, printable
 from fleet.sources.network import STREAM_SCHEMES, open_address
 from fleet.sources.photos import PhotoSource
+from fleet.sources.region import RegionSource, Roi
 
 KINDS = (
     "auto, photos, a camera number, /dev/videoN, an rtsp:// or http:// address, "
@@ -32,6 +33,7 @@ def open_source(
     realtime: bool = True,
     resolution: tuple[int, int] | None = None,
     open_timeout: float = 5.0,
+    roi: Roi = "full",
 ) -> Source:
     """Open a source of frames.
 
@@ -46,10 +48,33 @@ def open_source(
         realtime: play a video file at its own rate, as a camera would; otherwise every frame is given.
         resolution: width and height in pixels to ask a camera for, and of the frames of ``photos``.
         open_timeout: seconds until a camera or stream must give its first picture.
+        roi: ``motion`` marks the square around what moved in every frame (:attr:`Frame.region`).
 
     Raises:
         FleetError: there is no such source, it is damaged or empty, or gives no picture in time.
     """
+    source = _open(
+        spec,
+        loop=loop,
+        on_skip=on_skip,
+        seed=seed,
+        realtime=realtime,
+        resolution=resolution,
+        open_timeout=open_timeout,
+    )
+    return source if roi == "full" else RegionSource(source, roi)
+
+
+def _open(
+    spec: str,
+    *,
+    loop: bool,
+    on_skip: Report | None,
+    seed: int,
+    realtime: bool,
+    resolution: tuple[int, int] | None,
+    open_timeout: float,
+) -> Source:
     if resolution is not None and not all(1 <= side <= LARGEST_SIDE for side in resolution):
         msg = f"a resolution is two numbers from 1 to {LARGEST_SIDE}, not {resolution[0]} x {resolution[1]}"
         raise FleetError(msg)

@@ -2,6 +2,7 @@
 """Video files: every frame when pulled, the newest one when played in place of a camera."""
 
 import itertools
+import queue
 
 import numpy as np
 import pytest
@@ -121,3 +122,16 @@ def test_closing_a_film_ends_it(tmp_path, realtime):
     source.close()
 
     assert source.read(5) is None
+
+
+def test_a_film_that_goes_round_waits_for_its_file_where_that_is_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("fleet.sources.live.FIRST_RETRY_S", 0.01)
+    path = film(tmp_path / "yard.avi", frames=3)
+    lines: queue.Queue = queue.Queue()
+    with open_source(str(path), loop=True, on_skip=lines.put) as source:
+        assert level(source.read(5)) == 0
+        path.rename(tmp_path / "away")
+        assert lines.get(timeout=5).endswith("yard.avi went away, trying again")
+        (tmp_path / "away").rename(path)
+        assert lines.get(timeout=5).endswith("yard.avi is back")
+        assert source.read(5) is not None

@@ -10,7 +10,7 @@ import pytest
 from source_files import refusal
 
 from fleet.errors import FleetError
-from fleet.sources import SourceTimeout
+from fleet.sources import SourceGone, SourceTimeout
 from fleet.sources.live import LiveSource, Sample
 
 GONE = "gone"
@@ -138,6 +138,58 @@ def test_a_camera_that_goes_away_is_tried_again_until_it_is_back(camera, monkeyp
         assert lines.get(timeout=5) == "camera 0 is back"
 
     assert camera.opens == 5
+
+
+def test_whoever_reads_is_told_that_the_camera_is_gone_and_not_only_slow(camera, monkeypatch):
+    monkeypatch.setattr("fleet.sources.live.FIRST_RETRY_S", 0.001)
+    lines: queue.Queue = queue.Queue()
+    with opened(camera, on_skip=lines.put) as source:
+        source.read(5)
+        with pytest.raises(SourceTimeout) as slow:
+            source.read(0.01)
+        assert not isinstance(slow.value, SourceGone)
+        camera.broken_opens = 10**6
+        camera.show(GONE)
+        lines.get(timeout=5)
+        with pytest.raises(SourceGone, match="camera 0 is gone"):
+            source.read(0.01)
+        camera.broken_opens = 0
+        camera.show(7)
+        assert source.read(5).captured == 7.0
+        with pytest.raises(SourceTimeout) as slow:
+            source.read(0.01)
+        assert not isinstance(slow.value, SourceGone)
+
+
+def test_a_camera_that_opens_and_shows_nothing_is_closed_and_tried_again(camera, monkeypatch):
+    monkeypatch.setattr("fleet.sources.live.FIRST_RETRY_S", 0.001)
+    lines: queue.Queue = queue.Queue()
+    with opened(camera, on_skip=lines.put) as source:
+        source.read(5)
+        for _ in range(4):  # it goes away, and three times comes back for nothing
+            camera.show(GONE)
+        camera.show(7)
+        assert source.read(5).captured == 7.0
+    assert [lines.get(timeout=5), lines.get(timeout=5)] == ["camera 0 went away, trying again", "camera 0 is back"]
+    assert lines.empty()
+    assert (camera.opens, camera.closed) == (5, 5)
+
+
+def test_the_pauses_between_two_attempts_grow_to_a_bound(camera, monkeypatch):
+    pauses = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+            return len(pauses) > 6
+
+    source = opened(camera)
+    source.read(5)
+    source.close()
+    source._stop = Stop()
+    camera.broken_opens = 10**6
+    assert source._reopen() is None
+    assert pauses == [0.5, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0]
 
 
 def test_closing_while_a_camera_is_away_is_quick(camera):
