@@ -144,6 +144,8 @@ class LiveSource(Closing):
                     self._publish(sample)
                     if stream.finite and not self._wanted.is_set():
                         self._wanted.wait()
+                elif self._stop.is_set():
+                    break  # closed, not gone
                 elif not self._opened:
                     msg = f"{self._label} was opened but gives no picture"
                     raise FleetError(msg)
