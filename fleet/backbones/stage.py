@@ -123,7 +123,8 @@ class Head(nn.Module):
 
 
 @contextmanager
-def _counting(module: nn.Module) -> Iterator[list[Macs]]:
+def counting(module: nn.Module) -> Iterator[list[Macs]]:
+    """Collect the multiply-accumulates of every layer that runs inside, in order; for a batch of one."""
     found: list[Macs] = []
 
     def conv(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -157,7 +158,7 @@ def _measure(backbone: Backbone) -> Iterator[StageSpec]:
         parameter = next(backbone.parameters())
         size = backbone.input_size
         features = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-        with torch.no_grad(), _counting(backbone) as found:
+        with torch.no_grad(), counting(backbone) as found:
             for n, stage in enumerate(backbone.stages, start=1):
                 found.clear()
                 features = stage(features)

@@ -224,6 +224,20 @@ def parse_config(loaded: object, name: str) -> TrainingConfig:
     return config
 
 
+def read_settings(kind: Any, loaded: object, name: str) -> Any:
+    """Turn a mapping, as YAML gives it, into any frozen dataclass of settings.
+
+    Args:
+        kind: the dataclass.
+        loaded: nested mappings and lists.
+        name: what to call their origin in a message.
+
+    Raises:
+        FleetError: unknown or ill-typed key.
+    """
+    return _build(kind, loaded, name)
+
+
 def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in value.items()}
