@@ -25,8 +25,10 @@ from fleet.platforms import load_profile
 from fleet.processes import (
     CLOUD_NODE,
     DEVICE_NODE,
+    EXECUTABLES,
     LINK_NODE,
     MONITOR_NODE,
+    VIEW_NODE,
     Entry,
     Process,
     of_cameras,
@@ -37,6 +39,7 @@ from fleet.runlog import check_writable
 
 MAX_NAMESPACE = 128
 """Characters; ROS allows 245 for a topic with its namespace in front."""
+MAX_PORT = 65535
 LOG_LEVELS = ("debug", "info", "warn", "error")
 ENVIRONMENT: Mapping[str, str] = {
     # One stream of bytes a node: a tensor library that spawns a thread a core starves the others.
@@ -213,6 +216,25 @@ class Description:
         there = {process.name for process in self.processes}
         return [process for process in added if process.name not in there]
 
+    def viewed(self, port: int | None = None) -> Description:
+        """The description with the live view of all its cameras.
+
+        Args:
+            port: that the page is served on, 0 for any free one; the description's own, or the node's default, if None.
+
+        Raises:
+            FleetError: no port has that number.
+        """
+        if port is not None and not 0 <= port <= MAX_PORT:
+            raise FleetError(f"a port is a number from 0 to {MAX_PORT}, not {port}")
+        cameras = list(dict.fromkeys(p.camera for p in self.processes if p.camera))
+        view = next((p for p in self.processes if p.node == VIEW_NODE), None)
+        if view is None:
+            view = Process(VIEW_NODE, EXECUTABLES[VIEW_NODE], {"cameras": cameras} if cameras else {})
+        wishes = {"browser": True} | ({"port": port} if port is not None else {})
+        view = replace(view, parameters={**view.parameters, **wishes})
+        return replace(self, processes=(*(p for p in self.processes if p.node != VIEW_NODE), view))
+
     def check(self) -> None:
         """Look at everything that can be looked at without starting.
 
@@ -260,8 +282,8 @@ class Description:
         return said
 
     def parameters_of(self, process: Process) -> dict[str, Any]:
-        """What a process is started with: its parameters, and for the monitor the conditions as JSON."""
-        if process.node == MONITOR_NODE:
+        """What a process is started with: its parameters, and for the monitor and the view the conditions as JSON."""
+        if process.node in (MONITOR_NODE, VIEW_NODE):
             return {**process.parameters, "conditions": json_module.dumps(self.conditions)}
         return dict(process.parameters)
 

@@ -23,6 +23,7 @@ EXECUTABLES: Mapping[str, str] = {
     "monitor_node": "fleet_monitor_node",
     "alarm_node": "fleet_behaviours.alarm_node",
     "doorbell_node": "fleet_behaviours.doorbell_node",
+    "view_node": "fleet_view_node",
 }
 """Every node that a description may name, with the Python module that runs it."""
 
@@ -30,7 +31,8 @@ DEVICE_NODE = "device_node"
 LINK_NODE = "bridge_node"
 CLOUD_NODE = "cloud_node"
 MONITOR_NODE = "monitor_node"
-SHARED = (CLOUD_NODE, MONITOR_NODE)
+VIEW_NODE = "view_node"
+SHARED = (CLOUD_NODE, MONITOR_NODE, VIEW_NODE)
 """Nodes that serve any number of cameras, by their parameter ``cameras``."""
 
 _CAMERA = re.compile(r"[A-Za-z]\w*", re.ASCII)
