@@ -34,6 +34,7 @@ from fleet_ros.qos import EVENTS, LATCHED, OVERRIDABLE, PACKETS
 from fleet_ros.settings import declare, setting
 
 REMEMBERED_FRAMES = 16
+UNKNOWN = "_NODE_NAME_UNKNOWN_"  # rcl's word for a node that was found just now
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ class BridgeNode(ManagedNode):
         seed = self.settings.seed or secrets.randbits(31)
         phase = (seed % 9973) / 9973 * link.ci_s
         self._scheduler = Scheduler(link, start=self.seconds(), phase=phase, seed=seed)
-        self._connected = self.count_subscribers(self._packet_publisher.topic_name) > 0
+        self._connected = self._hub_listens()
         self._publish_parameters()
         self._thread = threading.Thread(target=self._run_radio, name="radio", daemon=True)
         self._thread.start()
@@ -318,11 +319,20 @@ class BridgeNode(ManagedNode):
     def _watch_hub(self) -> None:
         if self.settings.is_real:
             return
-        connected = self.is_active and self.count_subscribers(self._packet_publisher.topic_name) > 0
+        connected = self.is_active and self._hub_listens()
         if connected != self._connected:
             self._connected = connected
             self.get_logger().info("the hub is there" if connected else "the hub is gone")
             self._publish_parameters()
+
+    def _hub_listens(self) -> bool:
+        """Whether somebody takes packets who can also end an inference: a recorder or a view only listens."""
+        takers = self.get_subscriptions_info_by_topic(self._packet_publisher.topic_name)
+        enders = self.get_publishers_info_by_topic(self.resolve_topic_name("exit"))
+        named = [
+            {(i.node_namespace, i.node_name) for i in infos if i.node_name != UNKNOWN} for infos in (takers, enders)
+        ]
+        return bool(named[0] & named[1])
 
     # Messages ---------------------------------------------------------------------------------------------
     def _stamp(self) -> Header:
