@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replays a bag: from its pictures through device, radio and hub, or from its packets through the hub alone.
+
+Both are virtual time. A bag, a model and the same settings give the same result on every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fleet.bags.definitions import IMAGE, PACKETS
+from fleet.bags.reader import BagReader, Message
+from fleet.bags.recording import Key, Recording, Said, stamp_of
+from fleet.bundle import Bundle
+from fleet.codec import FloatArray
+from fleet.exits import Prediction
+from fleet.hub import Batch, Hub
+from fleet.inference import Device
+from fleet.link.parameters import LinkParameters
+from fleet.packet import HEADER, LOCAL_ANSWER_STAGE
+from fleet.session import Answer, CloudSession, Taken
+from fleet.simulation import SimulatedFrame, Simulation
+from fleet.sources.decode import UnreadableImage, decode_image
+
+ForwardMany = Callable[[Mapping[int, Sequence[FloatArray]]], Mapping[int, FloatArray]]
+"""Views of several exits, each with a batch, to logits: :meth:`fleet.fusion.CloudNetwork.forward_many` on arrays."""
+
+NS = 1_000_000_000
+REMEMBERED_FRAMES = 64  # as the cloud node
+
+
+@dataclass
+class Replay:
+    """What a replay of one camera said.
+
+    Attributes:
+        camera: its namespace.
+        source: ``images`` or ``packets``.
+        said: of every frame that it could answer, in order.
+        heard: frames that there was anything of, answered or not.
+        unreadable: pictures that do not decode, or packets that this bundle cannot read.
+        total: pictures or packets.
+        formats: of the pictures.
+    """
+
+    camera: str
+    source: str
+    said: dict[Key, Said] = field(default_factory=dict)
+    heard: dict[Key, None] = field(default_factory=dict)
+    unreadable: int = 0
+    total: int = 0
+    formats: set[str] = field(default_factory=set)
+
+
+def prediction_said(
+    bundle: Bundle,
+    prediction: Prediction,
+    stage: int,
+    *,
+    latency_ms: float | None = None,
+    energy_mj: float | None = None,
+) -> Said:
+    """An answer of hub or device in the words of a label."""
+    own = stage == LOCAL_ANSWER_STAGE
+    return Said(
+        group=prediction.group,
+        class_name=bundle.classes.names[prediction.class_index],
+        class_index=prediction.class_index,
+        source="device" if own else "hub",
+        exit_stage=None if own else stage,
+        latency_ms=latency_ms,
+        energy_mj=energy_mj,
+    )
+
+
+# From pictures ------------------------------------------------------------------------------------------------
+@dataclass
+class ImageReplay:
+    """One camera's pictures through device, radio and hub.
+
+    Attributes:
+        device: with a paced profile.
+        prepare: a picture, RGB of shape (H, W, 3), to the network's input.
+        forward: the hub's network.
+        fused: which stages each exit fuses.
+        exit_s: seconds that an exit takes on the hub.
+        seed: of phases and losses.
+    """
+
+    device: Device
+    prepare: Callable[[Any], FloatArray]
+    forward: ForwardMany
+    fused: Mapping[int, tuple[int, ...]]
+    exit_s: float
+    seed: int = 0
+
+    def run(
+        self,
+        bag: BagReader,
+        recording: Recording,
+        link: Callable[[LinkParameters], LinkParameters],
+        done: Callable[[], None] = lambda: None,
+    ) -> Replay:
+        """Replay a camera.
+
+        Args:
+            bag: open.
+            recording: of the camera.
+            link: the user's wishes for a link of the bag.
+            done: called once a picture.
+
+        Raises:
+            FleetError: the bag is damaged.
+        """
+        replay = Replay(recording.camera, "images")
+        links = [(time, link(parameters)) for time, parameters in recording.links] or [(0, link(LinkParameters()))]
+        begun, changes = links[0][1], links[1:]
+        bundle = self.device.bundle
+        simulation = Simulation(
+            self.device, CloudSession(bundle, self.fused), self._one, begun, exit_s=self.exit_s, seed=self.seed
+        )
+        ids = recording.ids_by_stamp()
+        for message in bag.messages((IMAGE,), (recording.camera,)):
+            while changes and changes[0][0] <= message.time_ns:
+                simulation.radio.scheduler.configure(changes.pop(0)[1])
+            stamp = stamp_of(message.content.header)
+            waiting = ids.get(stamp)
+            key = (stamp, waiting.pop(0)) if waiting else (stamp, -1 - replay.total)
+            replay.total += 1
+            replay.formats.add(str(message.content.format))
+            done()
+            try:
+                picture = decode_image(bytes(message.content.data))
+            except UnreadableImage:
+                replay.unreadable += 1
+                continue
+            replay.heard[key] = None
+            replay.said[key] = self._said(simulation.run(self.prepare(picture)))
+        return replay
+
+    def _one(self, stage: int, maps: Sequence[FloatArray]) -> FloatArray:
+        logits: FloatArray = self.forward({stage: [m[None] for m in maps]})[stage][0]
+        return logits
+
+    def _said(self, frame: SimulatedFrame) -> Said:
+        """What a consumer of ``label`` would have got first: the hub's answer, unless only the device had one."""
+        outcome = frame.outcome
+        prediction, stage = outcome.prediction, outcome.stage
+        if frame.hub is not None:
+            prediction, stage = frame.hub[0].prediction, frame.hub[0].stage
+        power = self.device.profile.power_mw
+        return prediction_said(
+            self.device.bundle,
+            prediction,
+            stage,
+            latency_ms=1e3 * outcome.latency,
+            energy_mj=frame.energy_mj(power) if power is not None else None,
+        )
+
+
+# From packets -------------------------------------------------------------------------------------------------
+@dataclass
+class PacketReplay:
+    """All cameras' packets through one hub, at the times that the bag has.
+
+    The hub's processor runs one batch at a time, which takes :attr:`exit_s` however many exits are in it, and takes
+    whatever has arrived when it is free again, as the cloud node does.
+
+    Attributes:
+        hub: fresh.
+        forward: its network.
+        exit_s: seconds that a batch of exits takes.
+    """
+
+    hub: Hub
+    forward: ForwardMany
+    exit_s: float
+    _replays: dict[str, Replay] = field(default_factory=dict)
+    _stamps: dict[str, dict[int, int]] = field(default_factory=dict)
+    _batch: Batch | None = None
+    _busy_until: float = 0.0
+
+    def run(
+        self, bag: BagReader, cameras: Collection[str], done: Callable[[], None] = lambda: None
+    ) -> dict[str, Replay]:
+        """Replay cameras.
+
+        Args:
+            bag: open.
+            cameras: whose packets.
+            done: called once a packet.
+
+        Raises:
+            FleetError: the bag is damaged.
+        """
+        self._replays = {camera: Replay(camera, "packets") for camera in cameras}
+        self._stamps = {camera: {} for camera in cameras}
+        begun: int | None = None
+        now = 0.0
+        for message in bag.messages((PACKETS,), cameras):
+            begun = message.time_ns if begun is None else begun
+            arrival = max((message.time_ns - begun) / NS, now)
+            self._work_until(arrival, begun)
+            now = arrival
+            self._take(message)
+            done()
+            if self._batch is None:
+                self._begin(now, begun)
+        self._work_until(np.inf, begun or 0)
+        return self._replays
+
+    def _take(self, message: Message) -> None:
+        replay = self._replays[message.camera]
+        replay.total += 1
+        packet = bytes(message.content.data)
+        taken = self.hub.take(message.camera, packet)
+        if taken is Taken.MALFORMED:
+            replay.unreadable += 1
+            return
+        inference_id = HEADER.unpack_from(packet)[0]
+        stamps = self._stamps[message.camera]
+        if taken in (Taken.NEW, Taken.LOCAL_ANSWER):
+            stamps[inference_id] = stamp_of(message.content.header)
+            if len(stamps) > REMEMBERED_FRAMES:
+                del stamps[next(iter(stamps))]
+        replay.heard[stamp_of(message.content.header), inference_id] = None
+
+    def _work_until(self, time: float, begun: int) -> None:
+        """Let every batch end that ends before ``time``."""
+        while self._batch is not None and self._busy_until <= time:
+            batch, self._batch = self._batch, None
+            ended = self._busy_until
+            logits = batch.by_camera({n: list(rows) for n, rows in self.forward(batch.views()).items()})
+            self._publish(self.hub.conclude(batch, logits), ended, begun)
+            self._begin(ended, begun)
+
+    def _begin(self, now: float, begun: int) -> None:
+        batch = self.hub.next_batch()
+        self._publish(batch.answers, now, begun)
+        if batch.tasks:
+            self._batch, self._busy_until = batch, now + self.exit_s
+
+    def _publish(self, answers: Mapping[str, Answer], now: float, begun: int) -> None:
+        for camera, answer in answers.items():
+            stamp = self._stamps[camera].get(answer.inference_id, 0)
+            latency_ms = 1e3 * (begun - stamp) / NS + 1e3 * now if stamp > 0 else None
+            key = (stamp, answer.inference_id)
+            said = prediction_said(self.hub.bundle, answer.prediction, answer.stage, latency_ms=latency_ms)
+            self._replays[camera].said.setdefault(key, said)
