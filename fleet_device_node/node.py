@@ -21,13 +21,18 @@ from fleet.coders import coder_named
 from fleet.errors import FleetError
 from fleet.inference import Device, Outcome
 from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS
+from fleet.motion import Seen
 from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, MIN_PAYLOAD, ExitNotice, next_id
 from fleet.platforms import PlatformProfile, load_profile
 from fleet.resources import find_model
 from fleet.runtime import CancelledError, DeviceNetwork
-from fleet.sources import Frame, Source, SourceTimeout, open_source
+from fleet.sources import Frame, RegionSource, Source, SourceGone, SourceTimeout, open_source, roi_named
+from fleet.sources.watch import SourceWatch
 from fleet_device_node.image_topic import PREFIX, ImageTopic
+from fleet_device_node.link_watch import LinkWatch
+from fleet_device_node.messages import Ended, report_message
 from fleet_device_node.reports import Join
+from fleet_device_node.settings import DeviceSettings
 from fleet_device_node.surroundings import NodeSurroundings
 from fleet_msgs.msg import (
     ExitDecision,
@@ -35,69 +40,17 @@ from fleet_msgs.msg import (
     Label,
     LinkParameters,
     LinkReport,
+    LinkStatistics,
     PacketData,
     StageFeatures,
 )
-from fleet_ros.messages import bounded, label_message
+from fleet_ros.messages import label_message
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import EVENTS, IMAGES, LABELS, LATCHED, OVERRIDABLE, REPORTS
-from fleet_ros.settings import declare, setting
+from fleet_ros.settings import declare
 
 READ_TIMEOUT = 0.5
-SILENT_SOURCE_S = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceSettings:
-    """Parameters of the device node."""
-
-    source: str = setting(
-        "auto",
-        "auto, photos, a camera index, a file, directory or tar of images, a video, a URL, or ros:/TOPIC",
-        read_only=True,
-    )
-    loop: bool = setting(False, "begin a finite source again when it ends", read_only=True)
-    frame_rate: float = setting(8.0, "frames a second at most; 0: as fast as inference goes", within=(0.0, 1000.0))
-    model: str = setting("backyard", "model bundle: a directory, or the name of one that is installed", read_only=True)
-    precision: str = setting("float", "which ONNX stages run: float or int8", read_only=True)
-    codec: str = setting("", "fleet, plain, paper or paper-deflate; empty: the model's own", read_only=True)
-    threads: int = setting(1, "threads of one stage", read_only=True, within=(1, 64))
-    platform: str = setting("native", "platform profile to pace the stages to: a name or a YAML file", read_only=True)
-    time_scale: float = setting(
-        1.0, "factor on the profile's times; 3.56 makes 64x64 cost what 224x224 costs", read_only=True
-    )
-    interruptible: bool = setting(True, "an exit notice cuts the running stage short", read_only=True)
-    answer_timeout: float = setting(
-        0.5, "time after which the device publishes its own answer unless the hub was heard [s]", within=(0.0, 60.0)
-    )
-
-    wait_for_hub: float = setting(
-        0.0, "time that the first frame waits at most for a hub to be there [s]", read_only=True, within=(0.0, 600.0)
-    )
-
-    def __post_init__(self) -> None:
-        """Check what a range cannot say.
-
-        Raises:
-            FleetError: an unknown precision or codec, or a time scale that is not positive.
-        """
-        if self.codec:
-            coder_named(self.codec)
-        if self.precision not in ("float", "int8"):
-            raise FleetError(f"precision is float or int8, not '{self.precision}'")
-        if not self.time_scale > 0:
-            raise FleetError(f"time_scale must be positive, not {self.time_scale:g}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ended:
-    """A frame whose inference is over, waiting for the radio's report."""
-
-    outcome: Outcome
-    header: Header
-    name: str
-    truth: str
 
 
 class DeviceNode(ManagedNode):
@@ -113,14 +66,16 @@ class DeviceNode(ManagedNode):
         self._profile: PlatformProfile | None = None
         self._network: DeviceNetwork | None = None
         self._around: NodeSurroundings | None = None
-        self._source: Source | ImageTopic | None = None
+        self._source: RegionSource | None = None
+        self._watch: SourceWatch | None = None
+        self._link = LinkWatch()
         self._worker: threading.Thread | None = None
         self._header = Header()
-        self._connected = False
         self._payload = MAX_PAYLOAD
-        self._frames = self._by_hub = 0
+        self._frames = self._by_hub = self._unanswered = 0
+        self._last_id: int | None = None
         self._pending: PendingAnswers[tuple[Outcome, Header]] = PendingAnswers(self.settings.answer_timeout)
-        self._join: Join[_Ended, LinkReport] = Join(timeout=1.0)
+        self._join: Join[Ended, LinkReport] = Join(timeout=1.0)
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
         self._features = self.create_publisher(StageFeatures, "features", EVENTS, **options)
         self._labels = self.create_publisher(Label, "label", LABELS, **options)
@@ -129,6 +84,7 @@ class DeviceNode(ManagedNode):
         self.create_subscription(ExitDecision, "link/exit", self._on_exit, EVENTS, **options)
         self.create_subscription(LinkParameters, "link/parameters", self._on_link, LATCHED, **options)
         self.create_subscription(LinkReport, "link/report", self._on_link_report, EVENTS, **options)
+        self.create_subscription(LinkStatistics, "link/statistics", self._on_statistics, EVENTS, **options)
         self.create_timer(0.02, self._on_tick)
 
     # Life cycle -------------------------------------------------------------------------------------------
@@ -138,6 +94,8 @@ class DeviceNode(ManagedNode):
         self._profile = load_profile(settings.platform, time_scale=settings.time_scale)
         bundle = Bundle.load(find_model(settings.model))
         self._bundle = dataclasses.replace(bundle, coder=coder_named(settings.codec)) if settings.codec else bundle
+        if settings.race and not bundle.local_exits:
+            raise FleetError(f"race: the model {bundle.path} has no local exits to race with; say race: false")
         self._network = DeviceNetwork(
             self._bundle,
             precision=settings.precision,  # type: ignore[arg-type] - checked by the settings
@@ -147,14 +105,16 @@ class DeviceNode(ManagedNode):
     def activate(self) -> None:
         """Open the source and begin."""
         assert self._network is not None
-        self._source = self._open_source()
-        self.get_logger().info(f"source: {self._source.description}")
+        camera = self._open_source()
+        self._source = RegionSource(camera, roi_named(self.settings.roi))
+        self._watch = SourceWatch(self.seconds())
+        self.get_logger().info(f"source: {camera.description}")
         self._around = NodeSurroundings(
             self, self._network, self._publish_features, interruptible=self.settings.interruptible
         )
         self._around.payload = self._payload  # the link may have been told before, and is told only once
         self._worker = threading.Thread(
-            target=self._work, args=(self._source, self._around), name="inference", daemon=True
+            target=self._work, args=(self._source, camera, self._around), name="inference", daemon=True
         )
         self._worker.start()
 
@@ -166,7 +126,7 @@ class DeviceNode(ManagedNode):
             self._source.close()
         if self._worker is not None:
             self._worker.join(timeout=2.0)
-        self._around = self._source = self._worker = None
+        self._around = self._source = self._watch = self._worker = None
         self._flush(everything=True)
 
     def cleanup(self) -> None:
@@ -184,13 +144,13 @@ class DeviceNode(ManagedNode):
 
     def _on_settings(self, _old: DeviceSettings, new: DeviceSettings) -> None:
         self._pending.timeout = new.answer_timeout
+        if self._source is not None:
+            self._source.roi = roi_named(new.roi)
 
     # The worker's thread ----------------------------------------------------------------------------------
-    def _work(self, source: Source | ImageTopic, around: NodeSurroundings) -> None:
+    def _work(self, source: RegionSource, camera: Source | ImageTopic, around: NodeSurroundings) -> None:
         try:
-            self._run_frames(source, around)
-        except CancelledError:
-            return
+            self._run_frames(source, camera, around)
         except FleetError as err:
             self.problem = str(err)
         except Exception as err:
@@ -199,17 +159,18 @@ class DeviceNode(ManagedNode):
             self._drain(around)
             self.finished.set()
 
-    def _run_frames(self, source: Source | ImageTopic, around: NodeSurroundings) -> None:
+    def _run_frames(self, source: RegionSource, camera: Source | ImageTopic, around: NodeSurroundings) -> None:
         assert self._bundle is not None
         assert self._network is not None
         assert self._profile is not None
-        device = Device(self._bundle, self._network, self._profile)
+        race = self._network if self.settings.race else None
+        device = Device(self._bundle, self._network, self._profile, race)
         # A random start: a hub that remembers the ids of before a restart must not take these for repeats.
         inference_id = secrets.randbits(16)
         give_up = around.now() + self.settings.wait_for_hub
-        while not (self._connected or around.closed) and around.now() < give_up:
+        while not (self._link.connected or around.closed) and around.now() < give_up:
             around.pause_until(around.now() + 0.02)
-        due = begun = slot = last_frame = around.now()
+        due = begun = slot = around.now()
         while not around.closed:
             while not around.closed and around.now() < due:
                 around.pause_until(min(due, around.now() + 0.25))
@@ -217,36 +178,53 @@ class DeviceNode(ManagedNode):
             try:
                 frame = source.read(READ_TIMEOUT)
             except SourceTimeout as err:
-                if around.now() - last_frame > SILENT_SOURCE_S:
-                    self.get_logger().warning(f"still no picture: {err}", throttle_duration_sec=SILENT_SOURCE_S)
+                self._say(self._looked(around.now(), picture=False, gone=isinstance(err, SourceGone)))
                 continue
-            last_frame = around.now()
             if frame is None:
                 return
             begun = around.now()
-            inference_id = next_id(inference_id)
-            self._header = self._header_of(source)
+            self._say(self._looked(begun, picture=True))
+            self._last_id = inference_id = next_id(inference_id)
+            self._header = self._header_of(camera)
             self._publish_image(frame)
             around.begin(inference_id)
-            outcome = device.infer(self._network.prepare(frame.image), inference_id, around, ready=begun)
+            try:
+                outcome = device.infer(self._network.prepare(frame.view), inference_id, around, ready=begun)
+            except CancelledError:
+                self._unanswered += 1
+                self.get_logger().info(f"frame {inference_id} gets no label: the device stops in the middle of it")
+                return
+            except Exception as err:
+                self._unanswered += 1
+                self.get_logger().error(f"frame {inference_id} gets no label: {err}")
+                raise
             self._conclude(outcome, frame, around)
             slot = due
             due = self._due(slot, begun)
+
+    def _looked(self, now: float, *, picture: bool, gone: bool = False) -> str | None:
+        """Note whether there was a picture. Returns a line if that is news."""
+        watch = self._watch
+        if watch is None:  # the node stops
+            return None
+        return watch.picture(now) if picture else watch.nothing(now, gone=gone)
+
+    def _say(self, line: str | None) -> None:
+        if line is not None and self._source is not None:
+            self.get_logger().warning(f"{self._source.description}: {line}")
 
     def _due(self, slot: float, begun: float) -> float:
         """When the next frame is due: the grid of a camera with this rate; a frame that took longer moves it."""
         rate = self.settings.frame_rate
         return max(slot + 1 / rate, begun) if rate > 0 else begun
 
-    def _header_of(self, source: Source | ImageTopic) -> Header:
-        if isinstance(source, ImageTopic):
-            return source.header
+    def _header_of(self, camera: Source | ImageTopic) -> Header:
+        if isinstance(camera, ImageTopic):
+            return camera.header
         return Header(stamp=self.get_clock().now().to_msg(), frame_id=self.get_namespace().strip("/") or "camera")
 
     def _conclude(self, outcome: Outcome, frame: Frame, around: NodeSurroundings) -> None:
-        assert self._bundle is not None
-        truth = self._bundle.classes.group_named(frame.truth) or ""
-        ended = _Ended(outcome, self._header, frame.name.encode()[-256:].decode(errors="ignore"), truth)
+        ended = Ended(outcome, self._header, frame.name, frame.truth, frame.region)
         with self._lock:
             self._frames += 1
             self._by_hub += outcome.by_hub
@@ -288,7 +266,7 @@ class DeviceNode(ManagedNode):
                 throttle_duration_sec=5.0,
             )
             return
-        self._connected = msg.connected
+        self._tell(self._link.told(self.seconds(), connected=msg.connected))
         # The radio's last word on a frame comes with the next event or the next frame.
         self._join.timeout = max(1.0, 2.5e-3 * msg.ci_ms)
         self._payload = msg.payload
@@ -301,7 +279,15 @@ class DeviceNode(ManagedNode):
         if pair is not None:
             self._publish_report(*pair)
 
+    def _on_statistics(self, _msg: LinkStatistics) -> None:
+        self._tell(self._link.beat(self.seconds()))
+
+    def _tell(self, line: str | None) -> None:
+        if line is not None:
+            self.get_logger().warning(line)
+
     def _on_tick(self) -> None:
+        self._tell(self._link.look(self.seconds()))
         if self._frames:
             self._flush(everything=False)
 
@@ -309,8 +295,14 @@ class DeviceNode(ManagedNode):
         """Publish what nobody else will: answers the hub did not confirm, reports without a radio's half."""
         now = self.seconds()
         with self._lock:
-            answers = self._pending.due(now, all_of_them=everything or not self._connected)
+            answers = self._pending.due(now, all_of_them=everything or not self._link.connected)
             alone = self._join.overdue(now, all_of_them=everything)
+        if answers and self._link.connected and not everything:
+            last = answers[-1][0].inference_id
+            self.get_logger().info(
+                f"frame {last}: the hub did not confirm the device's answer in time; the device publishes it",
+                throttle_duration_sec=5.0,
+            )
         for outcome, header in answers:
             self._publish_label(outcome, header)
         for ended in alone:
@@ -344,35 +336,9 @@ class DeviceNode(ManagedNode):
             )
         )
 
-    def _publish_report(self, ended: _Ended, radio: LinkReport | None) -> None:
-        if self._bundle is None or self._profile is None:
-            return
-        outcome = ended.outcome
-        classes = self._bundle.classes
-        prediction = outcome.prediction
-        report = InferenceReport(
-            header=ended.header,
-            inference_id=outcome.inference_id,
-            name=ended.name,
-            truth=ended.truth,
-            group=prediction.group,
-            class_name=bounded(classes.names[prediction.class_index]),
-            class_index=prediction.class_index,
-            confidence=self._bundle.decider.confidence(prediction),
-            source=InferenceReport.HUB if outcome.by_hub else InferenceReport.DEVICE,
-            exit_stage=outcome.stage,
-            stages_run=outcome.stages_run,
-            compute_time=outcome.busy,
-            latency=outcome.latency,
-            compute_energy_mj=self._profile.energy_mj(outcome.busy),
-            radio_energy_mj=float("nan"),
-        )
-        if radio is not None:
-            report.radio_reported = True
-            report.radio_energy_mj = radio.energy_mj
-            report.packets, report.packets_lost = radio.packets_sent, radio.packets_lost
-            report.bytes, report.events = radio.bytes_sent, radio.events
-        self._reports.publish(report)
+    def _publish_report(self, ended: Ended, radio: LinkReport | None) -> None:
+        if self._bundle is not None and self._profile is not None:
+            self._reports.publish(report_message(ended, radio, self._bundle, self._profile))
 
     def _publish_image(self, frame: Frame) -> None:
         if self.count_subscribers(self._images.topic_name) == 0:
@@ -383,16 +349,24 @@ class DeviceNode(ManagedNode):
 
     def health(self) -> tuple[bytes, str, dict[str, object]]:
         """See the base class."""
+        source, watch = self._source, self._watch
         values: dict[str, object] = {
             "frames": self._frames,
             "answered by the hub": self._by_hub,
-            "unreadable frames": self._source.skipped if self._source is not None else 0,
+            "answered by the device": self._frames - self._by_hub,
+            "frames without a label": self._unanswered,
+            "last frame": "" if self._last_id is None else self._last_id,
+            "unreadable frames": source.skipped if source is not None else 0,
             "platform": self.settings.platform,
         }
+        if source is not None and source.roi == "motion":
+            values |= {f"motion: {seen.value}": source.seen[seen] for seen in Seen}
         if not self.is_active:
             return DiagnosticStatus.WARN, "inactive", values
-        if not self._connected:
-            return DiagnosticStatus.WARN, "no hub: the device answers by itself", values
+        if watch is not None and (complaint := watch.complaint(self.seconds())) is not None:
+            return DiagnosticStatus.ERROR, complaint, values
+        if not self._link.connected:
+            return DiagnosticStatus.WARN, f"{self._link.why}: the device answers by itself", values
         return DiagnosticStatus.OK, "active", values
 
 

@@ -26,7 +26,7 @@ from fleet.platforms import load_profile
 from fleet.resources import expanded, find_model
 from fleet.runlog import FrameRecord, RunLog, check_writable
 from fleet.runtime import CancelledError, DeviceNetwork
-from fleet.sources import Frame, Source, SourceTimeout, open_source
+from fleet.sources import Frame, Source, SourceTimeout, open_source, roi_named
 from fleet.sources.frame import printable
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def camera(
     model: Annotated[
         str, typer.Option(help="Model bundle, the hub's too: a directory, or one in models/.")
     ] = "backyard",
+    roi: Annotated[
+        str, typer.Option(help="Classify the full frame, or the square around what moved: motion.")
+    ] = "full",
+    race: Annotated[
+        bool, typer.Option("--race", help="The model's local exits run beside the radio; the first answer wins.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="Which stages run: float or int8.")] = "float",
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of one stage.")] = 1,
     platform: Annotated[
@@ -83,11 +89,14 @@ def camera(
 
     if precision not in ("float", "int8"):
         raise FleetError(f"precision is float or int8, not '{precision}'")
+    region = roi_named(roi)
     wish = LinkParameters.parse(link or [], DEFAULT_LINK).replace(transport="bumble", loss=0.0)
     if json is not None:
         check_writable(json)
     profile = load_profile(platform)
     bundle = Bundle.load(find_model(model))
+    if race and not bundle.local_exits:
+        raise FleetError(f"--race: the model {bundle.path} has no local exits to race with")
     network = DeviceNetwork(bundle, precision=_precision(precision), threads=threads)
     settings = CameraSettings(
         identity=bundle.identity,
@@ -109,11 +118,12 @@ def camera(
     radio = CameraRadio(transport, settings, on_exit=heard, on_change=_Teller().tell, on_end=on_end)
     around.radio = radio
     log = RunLog({"source": source, "model": model, "transport": transport, "platform": platform})
-    with open_source(source, on_skip=_say) as frames, _closed_by_signals(around, duration):
+    with open_source(source, on_skip=_say, roi=region) as frames, _closed_by_signals(around, duration):
         radio.start()
         started = time.monotonic()
         try:
-            run = _Run(Device(bundle, network, profile), network, radio, around, log, frame_rate)
+            device = Device(bundle, network, profile, network if race else None)
+            run = _Run(device, network, radio, around, log, frame_rate)
             run.frames(frames)
         finally:
             radio.close()
@@ -156,7 +166,7 @@ class _Run:
             self.around.begin(self.inference_id)
             try:
                 outcome = self.device.infer(
-                    self.network.prepare(frame.image), self.inference_id, self.around, ready=begun
+                    self.network.prepare(frame.view), self.inference_id, self.around, ready=begun
                 )
             except CancelledError:
                 return
@@ -188,6 +198,7 @@ class _Run:
             energy_mj=round(compute + radio, 5) if radio is not None else None,
             radio_energy_mj=round(radio, 5) if radio is not None else None,
             name=frame.name,
+            local_stage=outcome.local_stage,
         )
 
 
