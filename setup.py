@@ -14,6 +14,7 @@ SHARE = f"share/{NAME}"
 
 PACKAGES = [
     "fleet",
+    "fleet_bag_node",
     "fleet_behaviours",
     "fleet_ble_bridge",
     "fleet_cloud_node",
@@ -72,6 +73,7 @@ setup(
         "hub": ["torch>=2.1"],
         "radio": ["bleak>=3.1", "bumble>=0.0.236"],  # a real one: bleak on the hub, bumble on the camera
         "photos": ["scikit-image>=0.20"],
+        "bags": ["rosbags>=0.11"],
         "train": ["torch>=2.1", "onnx>=1.15", "matplotlib>=3.6"],
         "test": ["hypothesis>=6", "psutil", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
@@ -96,6 +98,7 @@ setup(
             "monitor_node = fleet_monitor_node.__main__:main",
             "alarm_node = fleet_behaviours.alarm_node:main",
             "doorbell_node = fleet_behaviours.doorbell_node:main",
+            "bag_node = fleet_bag_node.__main__:main",
         ],
     },
 )

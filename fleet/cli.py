@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from fleet.commands.bag import bag
 from fleet.commands.calibrate import calibrate
 from fleet.commands.camera import camera
 from fleet.commands.evaluate import evaluate
@@ -46,6 +47,7 @@ def _verb(function: Callable[..., Any]) -> None:
 for _function in (up, camera, link, evaluate, train, calibrate, export, profile):
     _verb(_function)
 
+app.add_typer(bag)
 
 def main() -> None:
     """Run the command; what the user can mend ends in one line and exit code 2."""

@@ -82,7 +82,7 @@ def up(
         parameters = Path(scratch) / "parameters.yaml"
         parameters.write_text(description.parameter_file())
         commands = [_command(process, namespace, parameters, log_level) for process in wanted]
-        code = Supervisor(commands, report=_say, environment=_environment()).run()
+        code = Supervisor(commands, report=_say, environment=node_environment()).run()
     raise typer.Exit(code)
 
 
@@ -108,7 +108,8 @@ def _command(process: Process, namespace: str, parameters: Path, log_level: str)
     )
 
 
-def _environment() -> dict[str, str]:
+def node_environment() -> dict[str, str]:
+    """What the process of a node finds around it."""
     environment = dict(os.environ)
     # This machine only, unless the user has said otherwise.
     if "ROS_LOCALHOST_ONLY" not in environment:

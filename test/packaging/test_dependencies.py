@@ -36,6 +36,7 @@ KNOWN = {
     "rich": ("rich", "python3-rich"),
     "safetensors": ("safetensors", None),
     "scipy": ("scipy", "python3-scipy"),
+    "rosbags": ("rosbags", None),
     "sensor_msgs": ("ros-sensor-msgs", "sensor_msgs"),
     "skimage": ("scikit-image", "python3-skimage"),
     "std_msgs": ("ros-std-msgs", "std_msgs"),
