@@ -290,9 +290,16 @@ class Description:
     def parameter_file(self) -> str:
         """The text of a ROS 2 parameter file with everything in it, for the nodes' command lines."""
         keys = {p.name: f"/**/{p.namespace('')}/{p.node}" if p.camera else f"/**/{p.node}" for p in self.processes}
-        return yaml.safe_dump(
-            {keys[p.name]: {"ros__parameters": self.parameters_of(p)} for p in self.processes}, sort_keys=False
-        )
+        content = {keys[p.name]: {"ros__parameters": self.parameters_of(p)} for p in self.processes}
+        return yaml.dump(content, Dumper=_WithoutAliases, sort_keys=False)
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes what several nodes share out for each of them: the parser of ROS takes no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - yaml's own signature
+        """See yaml."""
+        return True
 
 
 def check_start(namespace: str, log_level: str) -> None:

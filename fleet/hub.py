@@ -3,7 +3,8 @@
 
 Pure, as :mod:`fleet.session`. Whoever drives it takes packets in as they come, and whenever its processor is free asks
 for everything that is worth running *now*: at most one exit a camera, on all that has arrived. Under load that skips
-exits and never queues them, so the newest packets of every camera are always the next to count.
+exits and never queues them, so the newest packets of every camera are always the next to count. The packets themselves
+wait in bounded inboxes; of an inference that was overtaken there only the device's own answer is looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import numpy as np
 
 from fleet.bundle import Bundle
 from fleet.codec import FloatArray
+from fleet.inbox import LIMIT, Inbox, Waiting, by_inference
 from fleet.session import Answer, CloudSession, ExitTask, Taken
+from fleet.unanswered import Unanswered
+
+_OF_THIS_INFERENCE = frozenset({Taken.NEW, Taken.DUPLICATE, Taken.ANSWERED, Taken.LOCAL_ANSWER})
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,21 @@ class Batch:
     Attributes:
         tasks: by camera.
         answers: by camera, what the devices answered themselves; nothing has to be run for these.
+        late_answers: the same of inferences that a camera has gone on from, with their cameras, oldest first.
+        heard: with their cameras, the packets behind all this that said something new.
+        malformed: packets that were none, with their cameras.
+        unanswered: what ended without an answer, with their cameras.
     """
 
-    tasks: Mapping[str, ExitTask]
-    answers: Mapping[str, Answer]
+    tasks: Mapping[str, ExitTask] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    late_answers: Sequence[tuple[str, Answer]] = ()
+    heard: Sequence[tuple[str, Waiting]] = ()
+    malformed: Sequence[tuple[str, Waiting]] = ()
+    unanswered: Sequence[tuple[str, Unanswered]] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.tasks or self.answers)
+        return bool(self.tasks or self.answers or self.late_answers)
 
     def views(self) -> dict[int, list[FloatArray]]:
         """What :meth:`fleet.fusion.CloudNetwork.forward_many` takes, cameras in order of their names within an exit.
@@ -61,19 +74,45 @@ class Hub:
     Attributes:
         bundle: layouts, thresholds, classes.
         fused: which stages each exit fuses, oldest first.
+        limit: packets of one camera that may wait.
         sessions: by camera.
+        overtaken: packets that were never looked at, for a newer inference had come.
     """
 
     bundle: Bundle
     fused: Mapping[int, tuple[int, ...]]
+    limit: int = LIMIT
     sessions: dict[str, CloudSession] = field(default_factory=dict)
+    overtaken: int = 0
+    _inboxes: dict[str, Inbox] = field(default_factory=dict)
+
+    def put(self, camera: str, packet: Waiting) -> None:
+        """One camera's packet has come; it waits for :meth:`collect`, and nothing of it is looked at."""
+        self._inboxes.setdefault(camera, Inbox(self.limit)).put(packet)
+
+    @property
+    def waiting(self) -> int:
+        """Packets that wait, of all cameras."""
+        return sum(map(len, self._inboxes.values()))
+
+    @property
+    def overflowed(self) -> int:
+        """Packets that had to make room for newer ones, because nobody collected them."""
+        return sum(inbox.overflowed for inbox in self._inboxes.values())
+
+    def collect(self) -> dict[str, list[Waiting]]:
+        """What waits, by camera; it no longer does. Together with :meth:`put` this is all that needs a lock."""
+        return {camera: inbox.take_all() for camera, inbox in self._inboxes.items() if inbox}
 
     def take(self, camera: str, packet: bytes) -> Taken:
         """Take one camera's packet in; a camera that was not heard before begins a session. Never raises."""
+        return self._session(camera).take(packet)
+
+    def _session(self, camera: str) -> CloudSession:
         session = self.sessions.get(camera)
         if session is None:
             session = self.sessions[camera] = CloudSession(self.bundle, self.fused)
-        return session.take(packet)
+        return session
 
     def decide_by(self, bundle: Bundle) -> None:
         """Go on with other thresholds, for all cameras; nothing else of the bundle may differ."""
@@ -81,17 +120,45 @@ class Hub:
         for session in self.sessions.values():
             session.bundle = bundle
 
-    def next_batch(self) -> Batch:
-        """What to run and publish now, of all cameras; empty when nothing new has come."""
+    def next_batch(self, arrived: Mapping[str, Sequence[Waiting]] | None = None) -> Batch:
+        """What to run and publish now, of all cameras; empty when nothing new has come.
+
+        Args:
+            arrived: from :meth:`collect`. Of each camera the newest inference is taken in; of those before it the
+                device's own answers, and nothing else.
+        """
+        late: list[tuple[str, Answer]] = []
+        heard: list[tuple[str, Waiting]] = []
+        malformed: list[tuple[str, Waiting]] = []
+        for name, packets in (arrived or {}).items():
+            session = self._session(name)
+            groups = by_inference(packets)
+            for group in groups[:-1]:
+                for packet in group:
+                    if packet.is_local_answer and session.take(packet.packet) is Taken.LOCAL_ANSWER:
+                        heard.append((name, packet))
+                        if isinstance(answer := session.next_task(), Answer):
+                            late.append((name, answer))
+            # From the newest back: what only looks like a newer inference must not keep a good one from being heard.
+            while groups:
+                takes = [(packet, session.take(packet.packet)) for packet in groups.pop()]
+                heard += ((name, packet) for packet, taken in takes if taken in (Taken.NEW, Taken.LOCAL_ANSWER))
+                malformed += ((name, packet) for packet, taken in takes if taken is Taken.MALFORMED)
+                if any(taken in _OF_THIS_INFERENCE for _, taken in takes):
+                    break
+            self.overtaken += sum(not packet.is_local_answer for group in groups for packet in group)
         tasks: dict[str, ExitTask] = {}
         answers: dict[str, Answer] = {}
+        unanswered: list[tuple[str, Unanswered]] = []
         for name, session in self.sessions.items():
             found = session.next_task()
             if isinstance(found, ExitTask):
                 tasks[name] = found
             elif found is not None:
                 answers[name] = found
-        return Batch(tasks, answers)
+            unanswered += ((name, ended) for ended in session.unanswered)
+            session.unanswered.clear()
+        return Batch(tasks, answers, late, heard, malformed, unanswered)
 
     def conclude(self, batch: Batch, logits: Mapping[str, FloatArray]) -> dict[str, Answer]:
         """Say what a batch's exits found.

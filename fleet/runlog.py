@@ -43,6 +43,7 @@ class FrameRecord:
         energy_mj: compute and radio; None where either is unknown.
         radio_energy_mj: of the radio alone.
         name: file name, empty for a camera.
+        camera: whose frame it is, where there are several cameras.
     """
 
     id: int
@@ -63,6 +64,7 @@ class FrameRecord:
     radio_energy_mj: float | None
     name: str
     local_stage: int | None = None
+    camera: str = ""
 
     def line(self) -> str:
         """One line for a terminal."""
@@ -70,8 +72,9 @@ class FrameRecord:
         where = f"exit {self.exit_stage}" if self.exit_stage is not None else own
         radio = f"{self.packets:3d} packets {self.bytes:5d} B" if self.packets is not None else "  radio unknown    "
         mark = "" if self.truth is None else ("  right" if self.truth == self.label else f"  is {self.truth}")
+        camera = f"{self.camera:<10.10s} " if self.camera else ""
         return (
-            f"{self.id:5d}  {self.label:<8.8s} {self.confidence:4.0%}  {self.class_name:<24.24s} {where:<7s} "
+            f"{camera}{self.id:5d}  {self.label:<8.8s} {self.confidence:4.0%}  {self.class_name:<24.24s} {where:<7s} "
             f"{radio} {self.latency_ms:7.1f} ms{mark}"
         )
 
@@ -138,7 +141,7 @@ class RunLog:
         everything = {
             "conditions": dict(self.conditions),
             "summary": self.summary(seconds),
-            "frames": [asdict(f) for f in self.frames],
+            "frames": [{k: v for k, v in asdict(f).items() if v or k != "camera"} for f in self.frames],
         }
         finite: dict[str, Any] = _finite(everything)
         return finite

@@ -7,6 +7,7 @@ asks for the next exit whenever its processor is free, and hands the logits back
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,7 +18,8 @@ from fleet.bundle import Bundle
 from fleet.codec import FloatArray, StageBuffer
 from fleet.errors import FleetError
 from fleet.exits import Prediction
-from fleet.packet import LOCAL_ANSWER_STAGE, Header, LocalAnswer, PacketError, is_stale
+from fleet.packet import LOCAL_ANSWER_STAGE, STALE_WINDOW, Header, LocalAnswer, PacketError, is_stale, next_id
+from fleet.unanswered import Unanswered, Why
 
 REMEMBERED_ANSWERS = 64
 
@@ -78,6 +80,7 @@ class CloudSession:
         bundle: layouts, thresholds, classes.
         fused: which stages each exit fuses, oldest first.
         counts: packets by what became of them.
+        unanswered: inferences that ended without an answer, for whoever takes them out; the newest only.
     """
 
     bundle: Bundle
@@ -88,6 +91,9 @@ class CloudSession:
     _fresh: bool = False
     _answered: dict[int, None] = field(default_factory=dict)
     _local: Answer | None = None
+    unanswered: deque[Unanswered] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ANSWERS))
+    _running: int | None = None
+    _unsure: tuple[int, Prediction] | None = None
 
     @property
     def current(self) -> int | None:
@@ -140,12 +146,42 @@ class CloudSession:
         return Taken.NEW if is_new else Taken.DUPLICATE
 
     def _begin(self, inference_id: int) -> None:
+        self._tell_unanswered(inference_id)
+        self._running = self._unsure = None
         self._current = inference_id
         self._buffers = {}
         self._fresh = False
         self._local = None
         # An id comes round again after 65,536 frames, or at once after a restart of the camera.
         self._answered.pop(inference_id, None)
+
+    def _tell_unanswered(self, inference_id: int) -> None:
+        """What the beginning of an inference says about those before it."""
+        before = self._current
+        if before is None:
+            return
+        if before not in self._answered:
+            why, text = self._why()
+            self.unanswered.append(Unanswered(before, 1, why, text))
+        skipped = (inference_id - before - 1) % (1 << 16)
+        if 0 < skipped < STALE_WINDOW:  # otherwise the camera has begun anew
+            text = "nothing was heard of it" if skipped == 1 else "nothing was heard of them"
+            self.unanswered.append(Unanswered(next_id(before), skipped, Why.UNHEARD, text))
+
+    def _why(self) -> tuple[Why, str]:
+        if self._local is not None:
+            return Why.LOCAL_ANSWER_LATE, "the device's own answer was overtaken by the next frame"
+        if self._running is not None:
+            return Why.BUSY, f"the next one came while exit {self._running} ran"
+        if self._unsure is not None:
+            stage, found = self._unsure
+            needed = self.bundle.decider.thresholds.get(stage)
+            needs = "it has no threshold" if needed is None else f"{needed:.2f} is needed"
+            sure = f"{found.certainty:.2f} sure of {found.group}"
+            return Why.UNSURE, f"exit {stage}, the last to run, was {sure}, {needs}"
+        if any(buffer.received for buffer in self._buffers.values()):
+            return Why.BUSY, "the next one came before an exit could run"
+        return Why.UNDECODED, "of what was heard of it nothing can be decoded"
 
     def _prediction_of(self, local: LocalAnswer) -> Prediction:
         try:
@@ -170,6 +206,7 @@ class CloudSession:
         # Of a stage of which nothing is decoded an exit would only see the means, and may be sure of them.
         stage = max(n for n, buffer in self._buffers.items() if buffer.received)
         maps = tuple((self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).view() for n in self.fused[stage])
+        self._running = stage
         return ExitTask(self._current, stage, maps, self._buffers[stage].complete)
 
     def conclude(self, task: ExitTask, logits: npt.ArrayLike) -> tuple[Prediction, Answer | None]:
@@ -192,7 +229,11 @@ class CloudSession:
         is_last = task.stage == self.bundle.exit_stages and task.complete
         # Not only by a newer id: a camera that restarted is somewhere else.
         over = task.inference_id != self._current or task.inference_id in self._answered or self._local is not None
-        if over or not (is_last or decider.is_sure(task.stage, prediction)):
+        if over:
+            return prediction, None
+        self._running = None
+        if not (is_last or decider.is_sure(task.stage, prediction)):
+            self._unsure = (task.stage, prediction)
             return prediction, None
         self._remember(task.inference_id)
         return prediction, Answer(task.inference_id, prediction, task.stage)

@@ -17,6 +17,7 @@ from fleet.behaviours.sighting import Sighting, Watch
 from fleet_behaviours.labels import Labels, clock_seconds
 from fleet_msgs.msg import Alarm as AlarmMsg
 from fleet_msgs.msg import Label
+from fleet_ros.diagnostics import Health
 from fleet_ros.messages import bounded
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
@@ -68,6 +69,7 @@ class AlarmSettings:
 class AlarmNode(ManagedNode):
     """Gives labels, time and people's wishes to :class:`fleet.behaviours.alarm.Alarm`, and publishes its changes."""
 
+    part = "alarm"
     settings: AlarmSettings
 
     def __init__(self, **kwargs: Any) -> None:
@@ -129,7 +131,7 @@ class AlarmNode(ManagedNode):
             AlarmMsg(header=stamp, state=int(change.state), reason=bounded(change.reason), cause=cause)
         )
 
-    def health(self) -> tuple[bytes, str, dict[str, object]]:
+    def health(self) -> Health:
         """See the base class."""
         values = {"state": self._alarm.state.name, "reason": self._alarm.current.reason, "alarms": self._alarm.alarms}
         return self._labels.health(self._alarm.log, values)

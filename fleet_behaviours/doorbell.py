@@ -12,6 +12,7 @@ from fleet.behaviours.doorbell import Doorbell, DoorbellRules, Ring
 from fleet.behaviours.sighting import Sighting, Watch
 from fleet_behaviours.labels import Labels
 from fleet_msgs.msg import Doorbell as DoorbellMsg
+from fleet_ros.diagnostics import Health
 from fleet_ros.messages import bounded
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
@@ -53,6 +54,7 @@ class DoorbellSettings:
 class DoorbellNode(ManagedNode):
     """Gives labels to :class:`fleet.behaviours.doorbell.Doorbell` and publishes when it rings."""
 
+    part = "doorbell"
     settings: DoorbellSettings
 
     def __init__(self, **kwargs: Any) -> None:
@@ -91,7 +93,7 @@ class DoorbellNode(ManagedNode):
             DoorbellMsg(header=stamp, visits=ring.visits, reason=bounded(ring.reason), cause=ring.cause.message)
         )
 
-    def health(self) -> tuple[bytes, str, dict[str, object]]:
+    def health(self) -> Health:
         """See the base class."""
         visitor = "yes" if self._doorbell.present is not None else "no"
         return self._labels.health(self._doorbell.log, {"visits": self._doorbell.visits, "visitor": visitor})

@@ -12,6 +12,7 @@ from fleet.answers import OncePerFrame
 from fleet.behaviours.sighting import Sighting
 from fleet.behaviours.verdict import Suppression, SuppressionLog
 from fleet_msgs.msg import Label
+from fleet_ros.diagnostics import Health, Hearing
 from fleet_ros.node import ManagedNode
 from fleet_ros.qos import EVENTS, OVERRIDABLE
 
@@ -28,9 +29,11 @@ class Labels:
         self._heard = heard
         self._once = OncePerFrame()
         self._subscription: Any = None
+        self._hearing = Hearing(node, {"": TOPIC}, node.seconds())
 
     def open(self) -> None:
         """Begin to listen."""
+        self._hearing = Hearing(self._node, {"": TOPIC}, self._node.seconds())
         # Volatile although the publisher is latched: the last label of before we were there must not ring a bell.
         self._subscription = self._node.create_subscription(
             Label, TOPIC, self._on_label, EVENTS, qos_overriding_options=OVERRIDABLE
@@ -43,6 +46,7 @@ class Labels:
             self._subscription = None
 
     def _on_label(self, msg: Label) -> None:
+        self._hearing.heard("", self._node.seconds())
         # Device and hub may both have answered; the first answer is the frame's.
         if self._once.is_first(self._node.get_namespace(), msg.inference_id):
             self.count += 1
@@ -53,7 +57,7 @@ class Labels:
         if suppressed is not None and suppressed.is_news:
             self._node.get_logger().info(f"{suppressed.reason.value}: {suppressed.text}")
 
-    def health(self, log: SuppressionLog, values: dict[str, object]) -> tuple[bytes, str, dict[str, object]]:
+    def health(self, log: SuppressionLog, values: dict[str, object]) -> Health:
         """For the node's diagnostics.
 
         Args:
@@ -63,10 +67,7 @@ class Labels:
         values = {"labels": self.count, **values, **{reason.value: n for reason, n in log.counts.items()}}
         if not self._node.is_active:
             return DiagnosticStatus.WARN, "inactive", values
-        topic = self._node.resolve_topic_name(TOPIC)
-        if self._node.count_publishers(topic) == 0:
-            return DiagnosticStatus.WARN, f"nobody publishes {topic}", values
-        return DiagnosticStatus.OK, "active", values
+        return (*self._hearing.state(self._node.seconds()), values)
 
 
 def sighting_of(msg: Label, *, otherwise: float) -> Sighting:

@@ -28,6 +28,7 @@ from fleet_ble_bridge.real import Happenings, RadioSettings, RealRadio, open_rad
 from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkEvent, LinkReport, LinkStatistics, StageFeatures
 from fleet_msgs.msg import LinkParameters as LinkParametersMsg
 from fleet_msgs.srv import Renegotiate
+from fleet_ros.diagnostics import Health, Hearing
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import EVENTS, LATCHED, OVERRIDABLE, PACKETS
@@ -96,6 +97,7 @@ class BridgeSettings:
 class BridgeNode(ManagedNode):
     """A thread runs the scheduler's events on time; callbacks hand it features and exits."""
 
+    part = "radio"
     settings: BridgeSettings
 
     def __init__(self, **kwargs: Any) -> None:
@@ -109,6 +111,7 @@ class BridgeNode(ManagedNode):
         self._unreported: OrderedDict[int, None] = OrderedDict()
         self._connected = False
         self._last_totals: tuple[float, LinkTotals] | None = None
+        self._hearing = Hearing(self, {"": "features"}, self.seconds())
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
         self._packet_publisher = self.create_publisher(FeaturePacket, "link/packets", PACKETS, **options)
         self._exit_publisher = self.create_publisher(ExitDecision, "link/exit", EVENTS, **options)
@@ -126,6 +129,7 @@ class BridgeNode(ManagedNode):
     # Life cycle -------------------------------------------------------------------------------------------
     def activate(self) -> None:
         """Connect: the emulated link's first event is at a random phase within the first interval."""
+        self._hearing = Hearing(self, {"": "features"}, self.seconds())
         if self.settings.is_real:
             self._open_radio()
             return
@@ -241,6 +245,7 @@ class BridgeNode(ManagedNode):
 
     # Callbacks --------------------------------------------------------------------------------------------
     def _on_features(self, msg: StageFeatures) -> None:
+        self._hearing.heard("", self.seconds())
         with self._condition:
             if self._scheduler is None and self._real is None:
                 return
@@ -429,7 +434,7 @@ class BridgeNode(ManagedNode):
             )
         )
 
-    def health(self) -> tuple[bytes, str, dict[str, object]]:
+    def health(self) -> Health:
         """See the base class."""
         real = self._real
         link = real.link if real is not None else self.settings.link()
@@ -439,12 +444,16 @@ class BridgeNode(ManagedNode):
             values |= {"events": totals.events, "missed": totals.missed, "sent": totals.sent, "lost": totals.lost}
         if not self.is_active:
             return DiagnosticStatus.WARN, "inactive", values
+        message = "connected"
         if real is not None:
             message, more = real.health()
-            return DiagnosticStatus.OK if self._connected else DiagnosticStatus.WARN, message, values | dict(more)
-        if not self._connected:
+            values |= dict(more)
+            if not self._connected or self.settings.transport == "bleak":  # a hub has no camera of its own to miss
+                return DiagnosticStatus.OK if self._connected else DiagnosticStatus.WARN, message, values
+        elif not self._connected:
             return DiagnosticStatus.WARN, "no hub at the other end", values
-        return DiagnosticStatus.OK, "connected", values
+        level, line = self._hearing.state(self.seconds())
+        return level, message if level == DiagnosticStatus.OK else line, values
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The monitor node: one line a frame, a summary at the end, and the numbers as JSON."""
+"""The monitor node: one line a frame of any number of cameras, a summary at the end, and the numbers as JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from fleet.errors import FleetError
 from fleet.runlog import FrameRecord, RunLog
 from fleet.sources.frame import printable
 from fleet_msgs.msg import InferenceReport, Label
+from fleet_ros.cameras import check_cameras, topic_of
+from fleet_ros.diagnostics import Diagnostics, Health, Hearing
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import LABELS, REPORTS
 from fleet_ros.settings import declare, setting
@@ -30,6 +33,17 @@ class MonitorSettings:
     json: str = setting("", "file for the numbers, written at the end; empty: none", read_only=True)
     conditions: str = setting("{}", "under which conditions the numbers hold, a JSON object", read_only=True)
     quiet: bool = setting(False, "no line a frame")
+    cameras: tuple[str, ...] = setting(
+        ("",), "namespaces of the cameras; an empty name is the node's own namespace", read_only=True
+    )
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say.
+
+        Raises:
+            FleetError: no camera, one that is named twice, or a name that is no namespace.
+        """
+        check_cameras(self.cameras or ())
 
 
 class MonitorNode(Node):  # type: ignore[misc]
@@ -48,24 +62,29 @@ class MonitorNode(Node):  # type: ignore[misc]
         self.finished = threading.Event()
         self._once = OncePerFrame()
         self._first_s = self._last_s = math.nan
-        self.create_subscription(InferenceReport, "inference", self._on_report, REPORTS)
-        self.create_subscription(Label, "label", self._on_label, LABELS)
+        reports = {name: topic_of(name, "inference") for name in self.settings.cameras}
+        self._hearing = Hearing(self, reports, self._now())
+        for name, topic in reports.items():
+            self.create_subscription(InferenceReport, topic, partial(self._on_report, name), REPORTS)
+            self.create_subscription(Label, topic_of(name, "label"), partial(self._on_label, name), LABELS)
         self.create_timer(0.05, self._on_tick)
+        self._diagnostics = Diagnostics(self, "monitor", self.health)
 
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
 
-    def _on_report(self, msg: InferenceReport) -> None:
+    def _on_report(self, camera: str, msg: InferenceReport) -> None:
         self._last_s = self._now()
+        self._hearing.heard(camera, self._last_s)
         if math.isnan(self._first_s):
             self._first_s = self._last_s
-        record = frame_record(msg)
+        record = dataclasses.replace(frame_record(msg), camera=camera)
         self._log.add(record)
         if not self.settings.quiet:
             print(printable(record.line()), flush=True)  # noqa: T201 - its purpose
 
-    def _on_label(self, msg: Label) -> None:
-        if self._once.is_first(self.get_namespace(), msg.inference_id):
+    def _on_label(self, camera: str, msg: Label) -> None:
+        if self._once.is_first(camera, msg.inference_id):
             self._log.labels["hub" if msg.source == Label.HUB else "device"] += 1
         else:
             self._log.repeated_labels += 1
@@ -74,6 +93,11 @@ class MonitorNode(Node):  # type: ignore[misc]
         duration = self.settings.duration
         if duration > 0 and not math.isnan(self._first_s) and self._now() - self._first_s >= duration:
             self.finished.set()
+
+    def health(self) -> Health:
+        """Level, line and values for diagnostics."""
+        frames = len(self._log.frames) + self._log.left_out
+        return (*self._hearing.state(self._now()), {"frames": frames, **self._log.labels})
 
     def stop(self) -> None:
         """Print the summary and write the file.

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -22,7 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from fleet.errors import FleetError
-from fleet_ros.qos import EVENTS
+from fleet_ros.diagnostics import Diagnostics, Health
 
 try:  # 2.5 times faster round trips than the others; not in every distribution
     from rclpy.experimental import EventsExecutor as _Executor
@@ -34,11 +34,16 @@ DOUBLED_S = 25  # longer than discovery remembers a node that was killed
 
 
 class ManagedNode(LifecycleNode):  # type: ignore[misc]
-    """Base of the device, bridge and cloud nodes.
+    """Base of the device, bridge, cloud and behaviour nodes.
 
     Subclasses override :meth:`configure`, :meth:`activate`, :meth:`deactivate` and :meth:`cleanup`, which may
     raise FleetError: the transition fails with its message, and with ``autostart`` the process ends with code 2.
+
+    Attributes:
+        part: what its diagnostics tell of, one word.
     """
+
+    part = "state"
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
@@ -48,8 +53,8 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         self.is_active = False
         self._doubled = 0
         self.autostart = bool(self.declare_parameter("autostart", True).value)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", EVENTS)
-        self.create_timer(1.0, self._publish_diagnostics)
+        self._diagnostics = Diagnostics(self, self.part, self.health)
+        self.create_timer(1.0, self._warn_of_a_double)
 
     # What subclasses fill in ------------------------------------------------------------------------------
     def configure(self) -> None:
@@ -64,7 +69,7 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
     def cleanup(self) -> None:
         """Undo :meth:`configure`."""
 
-    def health(self) -> tuple[bytes, str, dict[str, object]]:
+    def health(self) -> Health:
         """Diagnostic level, one line, and values."""
         return DiagnosticStatus.OK, "active" if self.is_active else "inactive", {}
 
@@ -146,21 +151,7 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
             remaining = min(remaining, 0.005)  # simulated time may run at any speed: look again soon
         condition.wait(remaining)
 
-    # Health -----------------------------------------------------------------------------------------------
-    def _publish_diagnostics(self) -> None:
-        level, message, values = self.health()
-        status = DiagnosticStatus(
-            level=level,
-            name=self.get_fully_qualified_name(),
-            hardware_id=self.get_namespace().strip("/") or self.get_name(),
-            message=message,
-            values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
-        self._warn_of_a_double()
-
+    # Others ------------------------------------------------------------------------------------------------
     def _warn_of_a_double(self) -> None:
         """Two systems in one namespace mix their frames; one that was killed just now may still seem to be there."""
         own = (self.get_name(), self.get_namespace())
@@ -200,14 +191,14 @@ def run(make: Callable[[], Any]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = None
     name = re.sub(r"\B(?=[A-Z])", "_", getattr(make, "__name__", "node")).lower()  # until it can say so itself
     problems: list[str] = []
     try:
+        _init()
         node = make()
         name = node.get_name()
-        executor = _Executor()
+        executor = getattr(node, "executor_kind", _Executor)()
         executor.add_node(node)
         if getattr(node, "autostart", False):
             node.start()
@@ -232,6 +223,18 @@ def run(make: Callable[[], Any]) -> int:
     for problem in problems:
         print(f"{name}: {problem}", file=sys.stderr)  # noqa: T201 - the user's line
     return EXIT_BAD_INPUT if problems else 0
+
+
+def _init() -> None:
+    """Begin with ROS.
+
+    Raises:
+        FleetError: an argument of the command line, or a file of parameters that it names, cannot be understood.
+    """
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    except (RuntimeError, ValueError) as err:  # rcl's errors are the former, unknown arguments the latter
+        raise FleetError(f"ROS does not start: {' '.join(str(err).split())}") from err
 
 
 def main(make: Callable[[], Any]) -> None:

@@ -273,6 +273,7 @@ def test_the_parameter_file_tells_each_camera_its_own(describe, tmp_path):
     assert content["/**/porch/bridge_node"]["ros__parameters"]["ci_ms"] == 10.0
     assert content["/**/cloud_node"]["ros__parameters"]["cameras"] == ["porch", "gate"]
     assert len(content) == len(description.processes)
+    assert "&" not in description.parameter_file()  # ROS takes no aliases
 
 
 def test_processes_are_found_by_camera_or_all_at_once(describe):

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from fleet.codec import encode_stage
 from fleet.hub import Hub
+from fleet.inbox import Waiting
 from fleet.packet import LocalAnswer
 from fleet.session import CloudSession, ExitTask, Taken
+from fleet.unanswered import Why
 
 FUSED = {1: (1,), **{n: (n - 1, n) for n in range(2, 9)}}
 SURE = np.array([9.0, 0, 0, 0, 0], np.float32)
@@ -114,3 +116,86 @@ def test_one_pass_through_the_trunk_gives_every_exit_what_it_gives_alone(tiny_bu
         together = cloud.forward_many(views)
         for n, maps in views.items():
             torch.testing.assert_close(together[n], cloud(n, maps), rtol=1e-3, atol=1e-4)
+
+
+# Packets that wait ----------------------------------------------------------------------------------------------
+
+
+def put(hub, camera, *packets):
+    for packet in packets:
+        hub.put(camera, Waiting(packet, since=0.0))
+
+
+def test_of_what_waited_the_newest_inference_of_every_camera_is_looked_at(hub, small_bundle):
+    for name in "ab":
+        for inference_id in (1, 2, 3):
+            put(hub, name, *packets_of(small_bundle, inference_id, 2))
+    waiting = hub.waiting
+    newest = sum(len(packets_of(small_bundle, 3, 2)) for _ in "ab")
+    batch = hub.next_batch(hub.collect())
+    assert {name: task.inference_id for name, task in batch.tasks.items()} == {"a": 3, "b": 3}
+    assert len(batch.heard) == newest
+    assert hub.overtaken == waiting - newest
+    assert hub.waiting == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(1, 8)), max_size=40))
+def test_whatever_waited_the_next_exit_is_that_of_a_hub_that_was_never_busy(small_bundle, arrivals):
+    busy, idle = Hub(small_bundle, FUSED), Hub(small_bundle, FUSED)
+    for name, inference_id, stage in sorted(arrivals, key=lambda arrival: arrival[1]):
+        packet = packets_of(small_bundle, inference_id, stage, seed=ord(name))[0]
+        put(busy, name, packet)
+        idle.take(name, packet)
+    found, expected = busy.next_batch(busy.collect()).tasks, idle.next_batch().tasks
+    assert found.keys() == expected.keys()
+    for name, task in expected.items():
+        assert (found[name].inference_id, found[name].stage) == (task.inference_id, task.stage)
+        for one, other in zip(found[name].maps, task.maps, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_never_more_wait_than_may_and_what_made_room_is_counted(small_bundle):
+    hub = Hub(small_bundle, FUSED, limit=10)
+    packets = packets_of(small_bundle, 1, 8)
+    for inference_id in range(1, 100):
+        put(hub, "a", *packets_of(small_bundle, inference_id, 8))
+    assert hub.waiting == 10
+    assert hub.overflowed == 99 * len(packets) - 10
+    batch = hub.next_batch(hub.collect())
+    assert batch.tasks["a"].inference_id == 99
+
+
+def test_a_device_s_own_answer_is_passed_on_although_the_camera_has_gone_on(hub, small_bundle):
+    put(hub, "a", *packets_of(small_bundle, 1, 2), LocalAnswer(1, 3, 0.9).pack(), LocalAnswer(2, 2, 0.8).pack())
+    put(hub, "a", *packets_of(small_bundle, 3, 1))
+    batch = hub.next_batch(hub.collect())
+    assert [(name, answer.inference_id) for name, answer in batch.late_answers] == [("a", 1), ("a", 2)]
+    assert batch.tasks["a"].inference_id == 3
+    assert not batch.unanswered
+
+
+def test_what_only_looks_like_a_newer_inference_does_not_keep_a_good_one_from_being_heard(hub, small_bundle):
+    good = packets_of(small_bundle, 5, 3)
+    broken = bytearray(packets_of(small_bundle, 6, 3)[0])
+    broken[2] = (broken[2] & 0x0F) | 0xF0  # a codec that there is not
+    put(hub, "a", *good, bytes(broken), b"short")
+    batch = hub.next_batch(hub.collect())
+    assert batch.tasks["a"].inference_id == 5
+    assert len(batch.malformed) == 2
+    assert hub.overtaken == 0
+
+
+def test_a_packet_comes_back_with_what_belongs_to_it(hub, small_bundle):
+    hub.put("a", Waiting(packets_of(small_bundle, 5, 1)[0], since=7.0, note="header"))
+    ((name, packet),) = hub.next_batch(hub.collect()).heard
+    assert (name, packet.since, packet.note) == ("a", 7.0, "header")
+
+
+def test_each_camera_is_told_what_became_of_its_unanswered_inferences(hub, small_bundle):
+    put(hub, "a", *packets_of(small_bundle, 1, 1))
+    hub.conclude(hub.next_batch(hub.collect()), {"a": UNSURE})
+    put(hub, "a", *packets_of(small_bundle, 2, 1))
+    put(hub, "b", *packets_of(small_bundle, 9, 1))
+    batch = hub.next_batch(hub.collect())
+    assert [(name, ended.first, ended.why) for name, ended in batch.unanswered] == [("a", 1, Why.UNSURE)]
+    assert not hub.next_batch(hub.collect()).unanswered

@@ -102,7 +102,7 @@ class Surroundings:
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            if self.behaviour is not None and status.name == f"/{CAMERA}/{self.behaviour.name}":
+            if self.behaviour is not None and status.name.startswith(f"{CAMERA}/{self.behaviour.name}: "):
                 self.diagnostics = {"message": status.message, **{v.key: v.value for v in status.values}}
 
     def hears(self, kind: type, topic: str) -> list[Any]:
