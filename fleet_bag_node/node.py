@@ -37,6 +37,7 @@ MESSAGES: dict[str, Any] = {
     of.LABEL: Label,
     of.INFERENCE: InferenceReport,
     of.EXIT: ExitDecision,
+    of.LINK_EXIT: ExitDecision,
     of.FEATURES: StageFeatures,
     of.PACKETS: FeaturePacket,
     of.LINK: LinkParameters,

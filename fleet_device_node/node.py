@@ -357,7 +357,10 @@ class DeviceNode(ManagedNode):
             "frames without a label": self._unanswered,
             "last frame": "" if self._last_id is None else self._last_id,
             "unreadable frames": source.skipped if source is not None else 0,
-            "platform": self.settings.platform,
+            # What a replay must know of a run (fleet.bags.recording).
+            **{name: getattr(self.settings, name) for name in ("model", "platform", "precision", "codec", "race")},
+            "time scale": self.settings.time_scale,
+            "bundle": self._bundle.identity.hex() if self._bundle is not None else "",
         }
         if source is not None and source.roi == "motion":
             values |= {f"motion: {seen.value}": source.seen[seen] for seen in Seen}

@@ -21,6 +21,7 @@ IMAGE = "image/compressed"
 LABEL = "label"
 INFERENCE = "inference"
 EXIT = "exit"
+LINK_EXIT = "link/exit"
 FEATURES = "features"
 PACKETS = "link/packets"
 LINK = "link/parameters"
@@ -59,6 +60,7 @@ TOPICS: Mapping[str, Topic] = {
         latched=True,
         needs=("header", "inference_id", "name", "truth", "latency", "compute_energy_mj", "radio_energy_mj"),
     ),
+    LINK_EXIT: Topic("fleet_msgs/msg/ExitDecision", 64),
     EXIT: Topic("fleet_msgs/msg/ExitDecision", 64),
     FEATURES: Topic("fleet_msgs/msg/StageFeatures", 64),
     PACKETS: Topic("fleet_msgs/msg/FeaturePacket", 512, needs=("header", "data")),
@@ -67,7 +69,7 @@ TOPICS: Mapping[str, Topic] = {
     ),
     REPORT: Topic("fleet_msgs/msg/LinkReport", 64),
 }
-"""A camera's topics, by their names below its namespace."""
+"""A camera's topics, by their names below its namespace; a longer one before one that it ends in."""
 
 OF_ALL: Mapping[str, Topic] = {DIAGNOSTICS: Topic("diagnostic_msgs/msg/DiagnosticArray", 64, needs=("status",))}
 """Topics of all cameras together, by their full names."""

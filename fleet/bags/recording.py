@@ -12,6 +12,7 @@ from fleet.bags.definitions import DIAGNOSTICS, INFERENCE, LABEL, LINK
 from fleet.bags.reader import BagReader
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
+from fleet.motion import Square
 from fleet.packet import LOCAL_ANSWER_STAGE
 
 Source = Literal["hub", "device"]
@@ -20,6 +21,7 @@ Key = tuple[int, int]
 
 DEVICE_NODE = "device_node"
 CLOUD_NODE = "cloud_node"
+FORWARD = "exit forward median [ms]"  # in the cloud node's diagnostics
 _BY_HUB = 1  # fleet_msgs/msg/Label: HUB
 
 
@@ -56,6 +58,7 @@ class RecordedFrame:
         label: the first label that was published of it; its latency is the hub's.
         latency_ms: until the device held an answer.
         energy_mj: of compute and radio.
+        region: the square of the picture that was classified; None for all of it.
     """
 
     name: str = ""
@@ -63,6 +66,7 @@ class RecordedFrame:
     label: Said | None = None
     latency_ms: float | None = None
     energy_mj: float | None = None
+    region: Square | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Setup:
         race: whether local exits ran beside the radio.
         model: of the device, else of the hub, as its user named it.
         bundle: identity of that model, in hexadecimal digits.
+        exit_ms: median time of the hub's forward passes; None where it did not say.
     """
 
     platform: str = ""
@@ -86,6 +91,7 @@ class Setup:
     race: bool = False
     model: str = ""
     bundle: str = ""
+    exit_ms: float | None = None
 
 
 @dataclass
@@ -149,6 +155,7 @@ def read_recordings(bag: BagReader, cameras: Collection[str]) -> dict[str, Recor
             frame.name, frame.truth = content.name, content.truth
             frame.latency_ms = _known(content.latency, 1e3)
             frame.energy_mj = _known(content.compute_energy_mj + content.radio_energy_mj)
+            frame.region = _region(content)
         elif frame.label is None:  # a consumer drops the second one
             frame.label = said_by(content)
     return found
@@ -164,6 +171,12 @@ def said_by(label: Any) -> Said:
         exit_stage=None if label.stage == LOCAL_ANSWER_STAGE else int(label.stage),
         latency_ms=_known(label.hub_latency, 1e3),
     )
+
+
+def _region(report: Any) -> Square | None:
+    """The square that was classified; a bag of before there was one has none."""
+    side = int(getattr(report, "roi_side", 0))
+    return Square(int(report.roi_left), int(report.roi_top), side) if side else None
 
 
 def _known(number: float, factor: float = 1.0) -> float | None:
@@ -188,27 +201,33 @@ def _link(content: Any, bag: BagReader, camera: str) -> LinkParameters:
 def _learn(recording: Recording, statuses: Iterable[Any]) -> Setup:
     setup = recording.setup
     for status in statuses:
-        place, _, node = status.name.rpartition("/")
+        place, _, node = status.name.partition(":")[0].rpartition("/")  # backyard/device_node: state
         values = {value.key: value.value for value in status.values}
-        if node == DEVICE_NODE and (place or "/") == recording.camera:
+        if node == DEVICE_NODE and place.strip("/") == recording.camera.strip("/"):
             setup = replace(
                 setup,
                 platform=values.get("platform", setup.platform),
-                time_scale=_number(values.get("time scale"), setup.time_scale),
+                time_scale=_number(values.get("time scale")) or setup.time_scale,
                 precision=values.get("precision", setup.precision),
                 codec=values.get("codec", setup.codec),
                 race=values.get("race", str(setup.race)) == "True",
                 model=values.get("model", setup.model),
                 bundle=values.get("bundle", setup.bundle),
             )
-        elif node == CLOUD_NODE and not setup.bundle:  # the hub of several cameras is in a namespace of its own
-            setup = replace(setup, model=values.get("model", ""), bundle=values.get("bundle", ""))
+        elif node == CLOUD_NODE:  # the hub of several cameras is in a namespace of its own
+            setup = replace(
+                setup,
+                model=setup.model or values.get("model", ""),
+                bundle=setup.bundle or values.get("bundle", ""),
+                exit_ms=_number(values.get(FORWARD)) or setup.exit_ms,
+            )
     return setup
 
 
-def _number(text: str | None, otherwise: float) -> float:
+def _number(text: str | None) -> float | None:
+    """A positive number in a text, if there is one."""
     try:
-        number = float(text) if text is not None else otherwise
+        number = float(text or "nan")
     except ValueError:
-        return otherwise
-    return number if math.isfinite(number) and number > 0 else otherwise
+        return None
+    return number if math.isfinite(number) and number > 0 else None

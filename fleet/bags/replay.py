@@ -21,10 +21,12 @@ from fleet.exits import Prediction
 from fleet.hub import Batch, Hub
 from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
+from fleet.motion import Square
 from fleet.packet import HEADER, LOCAL_ANSWER_STAGE
 from fleet.session import Answer, CloudSession, Taken
 from fleet.simulation import SimulatedFrame, Simulation
 from fleet.sources.decode import UnreadableImage, decode_image
+from fleet.sources.frame import RgbImage
 
 ForwardMany = Callable[[Mapping[int, Sequence[FloatArray]]], Mapping[int, FloatArray]]
 """Views of several exits, each with a batch, to logits: :meth:`fleet.fusion.CloudNetwork.forward_many` on arrays."""
@@ -133,13 +135,13 @@ class ImageReplay:
             replay.total += 1
             replay.formats.add(str(message.content.format))
             done()
-            try:
-                picture = decode_image(bytes(message.content.data))
-            except UnreadableImage:
+            frame = recording.frames.get(key)
+            view = _view(bytes(message.content.data), frame.region if frame is not None else None)
+            if view is None:
                 replay.unreadable += 1
                 continue
             replay.heard[key] = None
-            replay.said[key] = self._said(simulation.run(self.prepare(picture)))
+            replay.said[key] = self._said(simulation.run(self.prepare(view)))
         return replay
 
     def _one(self, stage: int, maps: Sequence[FloatArray]) -> FloatArray:
@@ -160,6 +162,18 @@ class ImageReplay:
             latency_ms=1e3 * outcome.latency,
             energy_mj=frame.energy_mj(power) if power is not None else None,
         )
+
+
+def _view(data: bytes, region: Square | None) -> RgbImage | None:
+    """The part of a picture that was classified, or None where it does not decode or has no such part."""
+    try:
+        picture = decode_image(data)
+    except UnreadableImage:
+        return None
+    if region is None:
+        return picture
+    view = region.of(picture)
+    return view if view.shape[:2] == (region.side, region.side) else None
 
 
 # From packets -------------------------------------------------------------------------------------------------

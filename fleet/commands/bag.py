@@ -104,7 +104,9 @@ def evaluate(
     platform: Annotated[
         str | None, typer.Option(help="From images: another platform than the bag's; cortex-a77-500 if it names none.")
     ] = None,
-    exit_ms: Annotated[float, typer.Option(help="What an exit takes on the hub.", min=0)] = 5.0,
+    exit_ms: Annotated[
+        float | None, typer.Option(help="What an exit takes on the hub. Default: as the bag's hub says, else 5.", min=0)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of event phases and losses.", min=0)] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this file.")] = None,
 ) -> None:
@@ -155,7 +157,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def lines(found: Evaluation) -> list[str]:
     """The outcome for a terminal."""
     conditions = found.conditions
-    out = [f"{conditions['bag']} with {conditions['bundle']} ({conditions['identity']})"]
+    out = [
+        f"{conditions['bag']} with {conditions['bundle']} ({conditions['identity']}), "
+        f"{conditions['exit_ms']:g} ms an exit, seed {conditions['seed']}"
+    ]
     out += [f"note: {note}" for note in found.notes]
     for name, camera in found.cameras.items():
         told = camera.as_json()
@@ -170,8 +175,9 @@ def lines(found: Evaluation) -> list[str]:
         out += ["", f"{name}: {told['frames']} frames from {how}"]
         if told["unreadable"]:
             out.append(f"  {told['unreadable']} {told['from']} cannot be read")
-        out.append(f"  {'':<12s} {'replay':<36s} bag")
-        out += [f"  {what:<12s} {a:<36s} {b}" for what, a, b in _rows(told["replay"], told["bag"])]
+        rows = [("", "replay", "bag"), *_rows(told["replay"], told["bag"])]
+        width = max(len(middle) for _, middle, _ in rows)
+        out += [f"  {what:<8s} {middle:<{width}s}  {last}" for what, middle, last in rows]
         out += _differences(camera, told)
     return out
 
