@@ -23,7 +23,8 @@ MOST_RUNS = 200
 """Of one frame; a frame that takes longer is shown as far as this."""
 PLAUSIBLE_S = 30.0
 """A picture's stamp that lies further back says nothing about when the device began."""
-SAME_S = 0.005
+SAME_S, HEARING_S = 0.002, 1.0
+"""How much a stamp may be earlier, and how much later, than the beginning that a latency tells, to be the better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,23 +215,30 @@ class Journey:
 
     @property
     def held(self) -> float | None:
-        """When the device held its answer, s."""
+        """When the device held its answer, s: once its notice was heard, or its own packets were offered."""
+        if self.report is not None and self._answered_at is not None:
+            return self.began + self.report.latency
+        return self._answered_at
+
+    @property
+    def _answered_at(self) -> float | None:
+        """When somebody else could see that the device has an answer, s."""
         if self.report is not None:
             return self.heard if self.report.answer.by == "hub" else self.own
-        known = [time for time in (self.heard, self.own) if time is not None]
-        return min(known, default=None)
+        return min((time for time in (self.heard, self.own) if time is not None), default=None)
 
     @property
     def began(self) -> float:
         """When the frame was ready, s.
 
         The device stamps a frame of its own source at that moment. A picture from elsewhere was stamped earlier, or by
-        another clock: then the time of the answer less the latency tells.
+        another clock: then the time of the answer less the latency tells, which is early by as much as the device
+        takes to hear a notice.
         """
         first = self.stages[0].at if self.stages else self.first_heard
-        if self.report is not None and self.held is not None:
-            told = self.held - self.report.latency
-            return self.captured if abs(told - self.captured) < SAME_S else told
+        if self.report is not None and self._answered_at is not None:
+            told = self._answered_at - self.report.latency
+            return self.captured if -SAME_S < self.captured - told < HEARING_S else told
         return self.captured if 0.0 <= first - self.captured <= PLAUSIBLE_S else first
 
     def as_json(self, now: float) -> dict[str, Any]:

@@ -32,6 +32,8 @@ REUSED_S = 60.0
 """An id that was heard of so long ago belongs to another frame now."""
 LIVE_S = 0.3
 """A frame that takes longer is shown while it is under way."""
+TOLD_S = 1.0
+"""So long after its beginning a frame that was answered is shown without the device's report."""
 MEASURED = 50
 
 
@@ -43,7 +45,6 @@ class Facts:
         exit_stages: the last stage that is sent; 0 where the model is unknown.
         input_size: of the network, pixels; None where unknown.
         stages: the device's network; empty where unknown.
-        thresholds: of the exits as the bundle has them.
         profile: of the device's platform; None where unknown.
         conditions: as ``fleet up`` knows them.
     """
@@ -51,7 +52,6 @@ class Facts:
     exit_stages: int = 0
     input_size: int | None = None
     stages: tuple[StageFile, ...] = ()
-    thresholds: Mapping[int, float] = field(default_factory=dict)
     profile: PlatformProfile | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -301,11 +301,16 @@ class CameraView:
         return max(self._journeys.values(), key=lambda journey: journey.seq, default=None)
 
     def _shown(self, now: float) -> Journey | None:
-        """The newest frame that is over, or one that has been under way for a while."""
+        """The newest frame of which everything has been said, or one that has been under way for a while."""
         if self.is_live(now):
             return self._newest()
-        over = [journey for journey in self._journeys.values() if journey.is_over and journey.answer is not None]
-        return max(over, key=lambda journey: journey.seq, default=self._newest())
+        # Where no device reports, a label is the last word.
+        told = [
+            journey
+            for journey in self._journeys.values()
+            if journey.report is not None or (journey.label is not None and now - journey.first_heard > TOLD_S)
+        ]
+        return max(told, key=lambda journey: journey.seq, default=self._newest())
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Everything that the page shows; finite numbers, text and nulls only.
