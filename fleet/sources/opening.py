@@ -18,7 +18,7 @@ from fleet.sources.region import RegionSource, Roi
 
 KINDS = (
     "auto, photos, a camera number, /dev/videoN, an rtsp:// or http:// address, "
-    "an image, a video, or a directory or tar of images"
+    "an image, a video, a bag, or a directory or tar of images"
 )
 LARGEST_SIDE = 8192
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf": "7z", b"(\xb5/\xfd": "zstd"}
@@ -39,8 +39,9 @@ def open_source(
 
     Args:
         spec: ``auto`` (the first camera that works, otherwise ``photos``), ``photos``, a camera number, a device path,
-            an rtsp:// or http(s):// address of a stream or picture, or the path of an image, a video, a directory or
-            a tar(.gz) of images, ``NAME/FILE`` inside the last two being labelled by NAME.
+            an rtsp:// or http(s):// address of a stream or picture, or the path of an image, a video, a bag
+            (``BAG#CAMERA`` where it has several cameras), a directory or a tar(.gz) of images, ``NAME/FILE`` inside the
+            last two being labelled by NAME.
         loop: begin again at the end of whatever has one.
         on_skip: called with one line for everything that had to be stepped over, and when a camera goes away or
             returns; from another thread where the source is live.
@@ -117,12 +118,16 @@ def _open_path(
     resolution: tuple[int, int] | None,
     open_timeout: float,
 ) -> Source:
+    from fleet.bags.source import open_bag, split_spec  # noqa: PLC0415 - which is itself made of sources
+
     try:
         path = path.expanduser()
         is_directory = path.is_dir()
     except (RuntimeError, OSError) as err:
         msg = f"cannot read {printable(str(path))}: {err}"
         raise FleetError(msg) from err
+    if (bag := split_spec(path)) is not None:
+        return open_bag(*bag, loop=loop, on_skip=on_skip)
     if is_directory:
         return open_directory(path, loop=loop, on_skip=on_skip)
     if path.parts[:2] == ("/", "dev"):
