@@ -21,6 +21,7 @@ PACKAGES = [
     "fleet_device_node",
     "fleet_monitor_node",
     "fleet_ros",
+    "fleet_view_node",
 ]
 
 
@@ -45,7 +46,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[name for package in PACKAGES for name in (package, f"{package}.*")]),
-    package_data={"": ["py.typed", "*.yaml", "*.json"]},
+    package_data={"": ["py.typed", "*.yaml", "*.json"], "fleet.view": ["page/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
@@ -58,6 +59,7 @@ setup(
     ],
     zip_safe=False,
     install_requires=[
+        "aiohttp>=3.9",
         "constriction>=0.4",
         "numpy>=1.24",
         "onnxruntime>=1.17",
@@ -71,11 +73,12 @@ setup(
         "headless": ["opencv-python-headless>=4.6"],
         "desktop": ["opencv-python>=4.6"],
         "hub": ["torch>=2.1"],
+        "bags": ["rosbags>=0.11"],
         "radio": ["bleak>=3.1", "bumble>=0.0.236"],  # a real one: bleak on the hub, bumble on the camera
         "photos": ["scikit-image>=0.20"],
-        "bags": ["rosbags>=0.11"],
         "train": ["torch>=2.1", "onnx>=1.15", "matplotlib>=3.6"],
-        "test": ["hypothesis>=6", "psutil", "pytest>=7", "pytest-timeout"],  # `colcon test` looks for this one
+        # `colcon test` looks for this one
+        "test": ["hypothesis>=6", "playwright", "psutil", "pytest>=7", "pytest-timeout"],
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
         "wheels": [
             "ros-fleet-msgs",  # first: pip install ./fleet_msgs
@@ -96,9 +99,10 @@ setup(
             "bridge_node = fleet_ble_bridge.__main__:main",
             "cloud_node = fleet_cloud_node.__main__:main",
             "monitor_node = fleet_monitor_node.__main__:main",
+            "bag_node = fleet_bag_node.__main__:main",
             "alarm_node = fleet_behaviours.alarm_node:main",
             "doorbell_node = fleet_behaviours.doorbell_node:main",
-            "bag_node = fleet_bag_node.__main__:main",
+            "view_node = fleet_view_node.__main__:main",
         ],
     },
 )

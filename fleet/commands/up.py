@@ -15,7 +15,7 @@ import typer
 import fleet
 from fleet.description import ENVIRONMENT, Description, check_start
 from fleet.errors import FleetError
-from fleet.processes import MONITOR_NODE, Process
+from fleet.processes import MONITOR_NODE, VIEW_NODE, Process
 from fleet.supervisor import Command, Supervisor
 
 
@@ -53,6 +53,12 @@ def up(
     behaviours: Annotated[
         list[str] | None, typer.Option(help="Add a behaviour of every camera: alarm or doorbell. May be repeated.")
     ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Serve a page on this machine that shows what happens, and open it.")
+    ] = False,
+    view_port: Annotated[
+        int | None, typer.Option(help="Port of that page, 0 for any free one; asks for the page by itself.")
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Start this node alone, for example cloud_node. May be repeated.")
     ] = None,
@@ -75,9 +81,12 @@ def up(
         json=str(json) if json is not None else None,
         behaviours=behaviours or [],
     )
+    wants_view = view or view_port is not None
+    if wants_view:
+        description = description.viewed(view_port)
     if find_spec("rclpy") is None:
         raise FleetError("ROS 2 (rclpy) is not installed for this Python: run 'make' in the repository, or source ROS")
-    wanted = description.named(only) if only else description.processes
+    wanted = description.named([*only, *([VIEW_NODE] if wants_view else [])]) if only else description.processes
     with tempfile.TemporaryDirectory(prefix="fleet-") as scratch:
         parameters = Path(scratch) / "parameters.yaml"
         parameters.write_text(description.parameter_file())

@@ -24,7 +24,7 @@ MOST_RUNS = 200
 PLAUSIBLE_S = 30.0
 """A picture's stamp that lies further back says nothing about when the device began."""
 SAME_S, HEARING_S = 0.002, 1.0
-"""How much a stamp may be earlier, and how much later, than the beginning that a latency tells, to be the better one."""
+"""How much earlier, and how much later, than the beginning that a latency tells a stamp may be, to be believed."""
 
 
 @dataclass(frozen=True, slots=True)

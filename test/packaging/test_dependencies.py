@@ -14,6 +14,7 @@ import pytest
 OURS = re.compile(r"fleet(_\w+)?$")
 # module -> (distribution for pip, key for rosdep; None where rosdep has none)
 KNOWN = {
+    "aiohttp": ("aiohttp", "python3-aiohttp"),
     "ament_index_python": ("ros-ament-index-python", "ament_index_python"),
     "bleak": ("bleak", None),
     "bumble": ("bumble", None),
@@ -28,15 +29,16 @@ KNOWN = {
     "numpy": ("numpy", "python3-numpy"),
     "onnx": ("onnx", None),
     "onnxruntime": ("onnxruntime", "python3-onnxruntime-pip"),
+    "playwright": ("playwright", None),
     "PIL": ("pillow", "python3-pil"),
     "psutil": ("psutil", "python3-psutil"),
     "pytest": ("pytest", "python3-pytest"),
     "rcl_interfaces": ("ros-rcl-interfaces", "rcl_interfaces"),
     "rclpy": ("ros-rclpy", "rclpy"),
     "rich": ("rich", "python3-rich"),
+    "rosbags": ("rosbags", None),
     "safetensors": ("safetensors", None),
     "scipy": ("scipy", "python3-scipy"),
-    "rosbags": ("rosbags", None),
     "sensor_msgs": ("ros-sensor-msgs", "sensor_msgs"),
     "skimage": ("scikit-image", "python3-skimage"),
     "std_msgs": ("ros-std-msgs", "std_msgs"),

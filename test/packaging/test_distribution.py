@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = dict(re.findall(r'"(\w+) = ([\w.]+:\w+)"', (ROOT / "setup.py").read_text()))
-NODES = ("device_node", "bridge_node", "cloud_node", "monitor_node", "alarm_node", "doorbell_node")
+NODES = ("device_node", "bridge_node", "cloud_node", "monitor_node", "alarm_node", "doorbell_node", "view_node")
 
 
 @pytest.fixture(scope="module")
