@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the baselines are trained: one file that says what each may spend, beside the base network's own configuration."""
+"""How the baselines are trained: one file says what each may spend, beside the base network's own configuration."""
 
 from __future__ import annotations
 

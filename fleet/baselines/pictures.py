@@ -120,9 +120,9 @@ def operations(setting: Setting, *, input_size: int) -> int:
 
     JPEG, 4:2:0: nine a pixel for the colours, three a chroma value for its mean, 544 a block of 8x8 for the cosine
     transform (Arai, Agui and Nakajima 1988: sixteen transforms of 5 multiplications and 29 additions), one a
-    coefficient to quantise and four to scan and code it. WebP searches its predictions: fourteen times that, which is the
-    ratio of the two encoders' times (libwebp 1.x at its default method, libjpeg-turbo 3) on x86-64. A smaller picture takes
-    four operations a value to make.
+    coefficient to quantise and four to scan and code it. WebP searches its predictions: fourteen times that, which is
+    the ratio of the two encoders' times (libwebp 1 at its default method, libjpeg-turbo 3) on x86-64. A smaller
+    picture takes four operations a value to make.
     """
     pixels = setting.size**2
     coefficients = pixels * 3 // 2

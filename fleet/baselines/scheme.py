@@ -59,7 +59,8 @@ class Exit:
         name: for people.
         stage: of the base network, behind which it sits.
         row: of the logits.
-        shared: runs whether or not this exit is asked, once it or a later one is wanted: the stages since the exit before.
+        shared: runs whether or not this exit is asked, once it or a later one is wanted: the stages since the exit
+            before.
         own: runs only where this exit is asked: its head, or a whole network where nothing is shared.
     """
 

@@ -130,9 +130,7 @@ class Run:
         output: folder of checkpoints, one file a recipe.
     """
 
-    def __init__(
-        self, recipe: Recipe, budget: Budget, config: TrainingConfig, train: ImageSet, output: Path
-    ) -> None:
+    def __init__(self, recipe: Recipe, budget: Budget, config: TrainingConfig, train: ImageSet, output: Path) -> None:
         self.recipe, self.budget, self.output = recipe, budget, output
         self.task = Task(config, train, budget.smallest_crop)
         self.epochs = list_epochs((Phase(config.input_size, budget.epochs),), len(train), budget.batch)
@@ -212,6 +210,7 @@ class Run:
             "step": self.step,
             "loss": self.loss,
             "seconds": self.seconds,
+            "spent": self.spent(),
         }
         save_checkpoint(self.checkpoint, state)
 
