@@ -105,8 +105,9 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
     def _attempt(self, step: Callable[[], None], *, undo: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             step()
-        except FleetError as err:
-            self.problem = str(err)
+        except Exception as err:  # rclpy would swallow it, and nobody would know why the node did not start
+            by_name = "" if isinstance(err, FleetError) else f"{step.__name__} failed: {type(err).__name__}: "
+            self.problem = f"{by_name}{err}"
             if not self.autostart:  # otherwise main() prints it and ends
                 self.get_logger().error(self.problem)
             undo()
