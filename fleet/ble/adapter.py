@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -39,6 +40,10 @@ _CURES = {
     "usb": "is it plugged in, does the kernel leave it alone ('sudo rmmod btusb'), and may you open it?",
     "serial": "is the device there, and are you in the group 'dialout'?",
 }
+_NO_SOCKETS = (
+    "this Python was built without Bluetooth sockets; use one that has them (a Linux distribution's own python3 does), "
+    "or another kind of transport: usb:0 (a dongle), serial:/dev/ttyACM0,1000000"
+)
 
 
 @asynccontextmanager
@@ -67,6 +72,8 @@ async def open_adapter(name: str) -> AsyncIterator[Transport]:
     except Exception as err:  # each kind raises what its own library raises
         reason = " ".join(str(err).split()) or type(err).__name__
         cure = _CURES.get(scheme, f"use {KINDS}")
+        if scheme == "hci-socket" and not hasattr(socket, "AF_BLUETOOTH"):
+            cure = _NO_SOCKETS
         raise FleetError(f"the Bluetooth transport '{name}' cannot be opened ({reason}): {cure}") from err
     try:
         yield transport
