@@ -18,6 +18,8 @@ from fleet.errors import FleetError
 
 KEPT = 20_000
 """Frames whose records are kept: forty minutes at eight a second."""
+KEPT_FOR_SUMMARY = 1000
+"""The same where nobody wants the records themselves: two minutes at eight a second, and memory that does not grow."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,11 @@ class RunLog:
 
     Attributes:
         conditions: under which the numbers hold.
-        frames: in the order in which they were reported, the newest :data:`KEPT` of them.
+        frames: in the order in which they were reported, the newest ``kept`` of them.
         left_out: older frames that are only counted; a camera may run for months.
         labels: how many labels were published, by who published them.
         repeated_labels: second labels of a frame, which consumers drop.
+        kept: frames whose records are kept.
     """
 
     conditions: Mapping[str, Any]
@@ -96,11 +99,12 @@ class RunLog:
     left_out: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     repeated_labels: int = 0
+    kept: int = KEPT
 
     def add(self, frame: FrameRecord) -> None:
         """Take in one more frame."""
         self.frames.append(frame)
-        if len(self.frames) > KEPT:
+        if len(self.frames) > self.kept:
             del self.frames[0]
             self.left_out += 1
 

@@ -44,10 +44,11 @@ from fleet_msgs.msg import (
     PacketData,
     StageFeatures,
 )
+from fleet_ros.labels import LabelPublisher
 from fleet_ros.messages import label_message
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
-from fleet_ros.qos import EVENTS, IMAGES, LABELS, LATCHED, OVERRIDABLE, REPORTS
+from fleet_ros.qos import EVENTS, IMAGES, LATCHED, OVERRIDABLE, REPORTS
 from fleet_ros.settings import declare
 
 READ_TIMEOUT = 0.5
@@ -56,6 +57,7 @@ READ_TIMEOUT = 0.5
 class DeviceNode(ManagedNode):
     """A worker thread runs frame after frame; callbacks bring notices, link parameters and radio reports."""
 
+    part = "camera"
     settings: DeviceSettings
 
     def __init__(self, **kwargs: Any) -> None:
@@ -78,7 +80,7 @@ class DeviceNode(ManagedNode):
         self._join: Join[Ended, LinkReport] = Join(timeout=1.0)
         options: dict[str, Any] = {"qos_overriding_options": OVERRIDABLE}
         self._features = self.create_publisher(StageFeatures, "features", EVENTS, **options)
-        self._labels = self.create_publisher(Label, "label", LABELS, **options)
+        self._labels = LabelPublisher(self, **options)
         self._reports = self.create_publisher(InferenceReport, "inference", REPORTS, **options)
         self._images = self.create_publisher(CompressedImage, "image/compressed", IMAGES, **options)
         self.create_subscription(ExitDecision, "link/exit", self._on_exit, EVENTS, **options)

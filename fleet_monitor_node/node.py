@@ -15,7 +15,7 @@ from rclpy.node import Node
 
 from fleet.answers import OncePerFrame
 from fleet.errors import FleetError
-from fleet.runlog import FrameRecord, RunLog
+from fleet.runlog import KEPT, KEPT_FOR_SUMMARY, FrameRecord, RunLog
 from fleet.sources.frame import printable
 from fleet_msgs.msg import InferenceReport, Label
 from fleet_ros.cameras import check_cameras, topic_of
@@ -56,7 +56,9 @@ class MonitorNode(Node):  # type: ignore[misc]
         declare(self, MonitorSettings)
         try:
             conditions = json.loads(self.settings.conditions)
-            self._log = RunLog({"namespace": self.get_namespace(), **conditions})
+            # Whoever asks for the records gets them; otherwise a camera may run for months.
+            kept = KEPT if self.settings.json else KEPT_FOR_SUMMARY
+            self._log = RunLog({"namespace": self.get_namespace(), **conditions}, kept=kept)
         except (ValueError, TypeError) as err:
             raise FleetError(f"parameter conditions is not a JSON object: {err}") from err
         self.finished = threading.Event()

@@ -164,9 +164,8 @@ def test_the_summary_counts_what_there_was():
     }
 
 
-def test_a_camera_that_runs_for_months_fills_no_memory(monkeypatch):
-    monkeypatch.setattr("fleet.runlog.KEPT", 10)
-    run = log()
+def test_a_camera_that_runs_for_months_fills_no_memory():
+    run = RunLog({}, kept=10)
     for k in range(25):
         run.add(replace(FRAME, id=k))
     assert [f.id for f in run.frames] == list(range(15, 25))
