@@ -158,7 +158,8 @@ def main() -> int:
     for node, grown in result["growth"].items():
         print(
             f"{node:13s} {grown['settled_mb']:7.1f} MB after {SETTLED_S / 60:g} minutes, at most "
-            f"{grown['most_mb']:7.1f} MB ({grown['share']:+.2%}), threads {grown['threads']:+.0f}, files {grown['files']:+.0f}"
+            f"{grown['most_mb']:7.1f} MB ({grown['share']:+.2%}), "
+            f"threads {grown['threads']:+.0f}, files {grown['files']:+.0f}"
         )
     for problem in problems:
         print(f"not as it must be: {problem}")
