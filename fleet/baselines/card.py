@@ -1,22 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people read about the baselines: a card beside the weights, and the compute plan."""
+"""What stands beside the weights: a card for people, and the compute plan, which `fleet report` prints."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fleet.baselines.registry import FAMILIES
 from fleet.baselines.store import Index
 from fleet.bundle import Bundle
+from fleet.training.config import TrainingConfig
 
-_HEADER = "| part | what is trained | epochs | images | steps | minutes | weights fine-tuned | new weights |"
-_FULL = (
-    "Raise `epochs` in `config/baselines.yaml` and run `fleet baselines train config/baselines.yaml --runs NEW`; "
-    "`shallow-deep-joint` there (a budget of its own) trains Shallow-Deep's backbone too, as published. "
-    "`fleet baselines export config/baselines.yaml --runs NEW` writes the result."
-)
+PLAN = "plan.json"
+_HEADER: Final = "| part | what is trained | epochs | images | steps | minutes | weights fine-tuned | new weights |"
+_COMMAND: Final = "fleet baselines train config/baselines.yaml --runs NEW --only {part}"
+_FULL: Final = "raise its `epochs` in config/baselines.yaml, then " + _COMMAND
+_TOLD: Final[dict[str, tuple[str | None, str, str]]] = {
+    # family: (what was made cheaper, what its paper does, how to do it in full)
+    "shallow-deep": (
+        "internal classifiers only, on the frozen base network (published as IC-only training)",
+        "IC-only training, or training of everything with weights that grow",
+        "give `shallow-deep-joint` a budget in config/baselines.yaml, then "
+        + _COMMAND.format(part="shallow-deep-joint"),
+    ),
+    "branchynet": (
+        "fine-tuned from the base network for a few epochs",
+        "trains network and exits jointly from the beginning",
+        _FULL.format(part="branchynet"),
+    ),
+    "ensemble": (
+        "members are cut from the base network and fine-tuned; the deepest is the base network itself",
+        "trains every member from the beginning",
+        _FULL.format(part="ensemble-1 … --only ensemble-13"),
+    ),
+    "clio": (
+        "the device's stages and the hub's last ones stay frozen; taught by the base network, as FLEET's exits are",
+        "trains both ends and a head for every width",
+        _FULL.format(part="clio"),
+    ),
+    "neurosurgeon": (
+        "the base network stays frozen and teaches, as with FLEET's exits",
+        "cuts a trained network without training; pooled features are FLEET's addition (section 4.1)",
+        _FULL.format(part="neurosurgeon"),
+    ),
+    "jpeg": (
+        "one network for all qualities, sizes and both formats",
+        "fine-tunes on images of every quality (FLEET section 4.2)",
+        _FULL.format(part="jpeg"),
+    ),
+}
 
 
 def write_card(directory: Path, index: Index) -> None:
@@ -33,44 +67,81 @@ def write_card(directory: Path, index: Index) -> None:
         "",
         *_spent(index),
         "",
-        "Minutes are those of one processor core that other work shared.",
+        "Minutes are those of one processor core that other work shared. What was made cheaper, and how to do it in "
+        f"full, stands in `{PLAN}`.",
         "",
         *_accuracies(index),
     ]
     (directory / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
-def compute_plan(index: Index, bundle: Bundle) -> str:
-    """What every scheme was given, ours beside theirs."""
-    lines = [
-        "# Compute plan",
-        "",
-        "Every scheme begins with the same base network and sees the same training images with the same augmentation "
-        "and loss; nothing is trained on the calibration split (the last 5,000 images) or chosen on the test split.",
-        "",
-        f"**FLEET** ({bundle.name}): {bundle.notes.get('training', 'not noted')}",
-        "",
-        *_spent(index),
-        "",
-        "Minutes are those of one processor core that other work shared.",
-        "",
-        "## What was made cheaper",
-        "",
-        "- Shallow-Deep: the published IC-only training; the backbone is frozen, as it is for FLEET's exits.",
-        "- Ensemble: networks cut from the base network and fine-tuned, not trained from the beginning; the deepest is "
-        "the base network itself.",
-        "- JPEG, WebP: one network for all qualities, sizes and both formats.",
-        "- CLIO, Neurosurgeon: the device's half and the last stages stay frozen; taught by the base network's "
-        "answers, as FLEET's exits are (the papers do without).",
-        "",
-        f"In full: {_FULL}",
-    ]
-    return "\n".join(lines) + "\n"
+def write_plan(directory: Path, index: Index, bundle: Bundle, config: TrainingConfig) -> None:
+    """Write the compute plan: what the training of every scheme was given, FLEET's own among them.
+
+    Args:
+        directory: of the baselines.
+        index: of what is there.
+        bundle: whose base network all begin with.
+        config: of that network's training, with its exits.
+    """
+    plan = {
+        "format": 1,
+        "base": {
+            "name": bundle.name,
+            "identity": bundle.identity.hex(),
+            "backbone": bundle.backbone,
+            "input_size": bundle.input_size,
+            "note": bundle.notes.get("training", ""),
+        },
+        "machine": "one core a training of a shared two-core x86-64 machine",
+        "schemes": [
+            *_fleet(config),
+            *(_entry(family.name, index, config) for family in FAMILIES if family.name in index.entries),
+        ],
+    }
+    (directory / PLAN).write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fleet(config: TrainingConfig) -> Iterator[dict[str, Any]]:
+    if config.exits is None:
+        return
+    images = config.exits.steps * config.exits.batch
+    yield {
+        "name": "fleet",
+        "parts": "encoders and exit blocks",
+        "trained": f"encoders and exit blocks, the base network frozen; {config.exits.exits_a_step} exits a step",
+        "frozen": True,
+        "images": images,
+        "batch": config.exits.batch,
+        "seed": config.seed,
+        "variant": "a short training on the frozen base network",
+        "published": "a fusion block for every combination of sizes (FLEET section 3.3)",
+        "full_command": "raise exits.steps in config/training/backyard.yaml, then fleet train with it",
+    }
+
+
+def _entry(family: str, index: Index, config: TrainingConfig) -> dict[str, Any]:
+    spent = index.entries[family].spent
+    variant, published, command = _TOLD[family]
+    return {
+        "name": family,
+        "parts": ", ".join(part["scheme"] for part in spent),
+        "trained": "; ".join(dict.fromkeys(part["trained"] for part in spent)),
+        "frozen": not any(part["weights_fine_tuned"] for part in spent),
+        "epochs": max(part["epochs"] for part in spent),
+        "images": sum(part["images"] for part in spent),
+        "seconds": float(sum(part["seconds"] for part in spent)),
+        "batch": max(part["batch"] for part in spent),
+        "seed": config.seed,
+        "variant": variant,
+        "published": published,
+        "full_command": command,
+    }
 
 
 def _spent(index: Index) -> Iterator[str]:
     yield _HEADER
-    yield "|" + " --- |" * _HEADER.count(" | ") + " --- |"
+    yield "|" + " --- |" * (_HEADER.count("|") - 1)
     for family in FAMILIES:
         entry = index.entries.get(family.name)
         for part in entry.spent if entry else ():
@@ -83,10 +154,7 @@ def _spent(index: Index) -> Iterator[str]:
 def _accuracies(index: Index) -> Iterator[str]:
     for entry in index.entries.values():
         for name, found in entry.accuracy.items():
-            yield f"## {name}"
-            yield ""
-            yield f"On {found['pictures']} pictures of the calibration split."
-            yield ""
+            yield from (f"## {name}", "", f"On {found['pictures']} pictures of the calibration split.", "")
             yield from _table(found)
             yield ""
 
@@ -99,8 +167,6 @@ def _table(found: Mapping[str, Any]) -> Iterator[str]:
     for name, accuracy in rows.items():
         yield f"| {name} | " + " | ".join(f"{100 * accuracy[key]:.1f}%" for key in keys) + " |"
     if "bytes" in found:
-        yield ""
-        yield "| what is sent | bytes |"
-        yield "| --- | --- |"
+        yield from ("", "| what is sent | bytes |", "| --- | --- |")
         for name, size in found["bytes"].items():
             yield f"| {name} | {size:.0f} |"

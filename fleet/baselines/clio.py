@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from fleet.backbones import Backbone, Macs
 from fleet.baselines.bytes8 import GZIP_OPERATIONS, ByteQuantiser, as_bytes, gzip_sizes
 from fleet.baselines.cost import backbone_steps, step_of
+from fleet.baselines.exit_network import as_input
 from fleet.baselines.scheme import Answers, Images, Step, Upload
 from fleet.baselines.training import Batch, Task, distillation
 from fleet.fusion import ExitBlock
-from fleet.training.augment import normalise
 
 NAME = "clio"
 NOTE = (
@@ -132,7 +132,7 @@ class Clio:
     def answer(self, images: Images) -> Answers:
         """Logits of all widths; each upload's bytes are what it adds to the one before."""
         network = self.network
-        levels = network.quantiser.levels(network.encoder(network.on_device(normalise(torch.from_numpy(images)))))
+        levels = network.quantiser.levels(network.encoder(network.on_device(as_input(images))))
         received = levels * network.quantiser.step[:, None, None] + network.quantiser.low[:, None, None]
         logits = [network.at_hub([(w, received[:, :w])]).numpy() for w in WIDTHS]
         values = as_bytes(levels)

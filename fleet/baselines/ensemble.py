@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from fleet.backbones import Backbone
 from fleet.baselines.branchynet import pooled_head
 from fleet.baselines.cost import backbone_steps, step_of
-from fleet.baselines.exit_network import EXIT_STAGES
+from fleet.baselines.exit_network import EXIT_STAGES, as_input
 from fleet.baselines.scheme import Answers, Exit, Images
 from fleet.baselines.training import Batch, Task
-from fleet.training.augment import normalise
 
 NAME = "ensemble"
 NOTE = "truncated networks cut from the base network, fine-tuned one by one; the deepest is the base network itself"
@@ -109,7 +108,7 @@ class Ensemble:
     @torch.inference_mode()
     def answer(self, images: Images) -> Answers:
         """Logits of all members."""
-        inputs = normalise(torch.from_numpy(images))
+        inputs = as_input(images)
         logits = [network(inputs) for network in (*self.members, self.backbone)]
         return Answers(torch.stack(logits).numpy(), np.zeros((0, len(images)), np.int32))
 

@@ -66,10 +66,15 @@ def exits_of(network: ExitNetwork) -> tuple[Exit, ...]:
     return (*exits, Exit("whole network", last, len(exits), shared=steps[done:last], own=steps[last:]))
 
 
+def as_input(images: Images) -> Tensor:
+    """Normalised images (B, 3, H, W) of RGB bytes (B, H, W, 3), which may lie in a file that nobody may change."""
+    return normalise(torch.from_numpy(np.array(images)))
+
+
 @torch.inference_mode()
 def all_logits(network: ExitNetwork, images: Images) -> Answers:
     """Run every exit of a network on images (B, H, W, 3)."""
     network.eval()
-    logits = network(normalise(torch.from_numpy(images)))
+    logits = network(as_input(images))
     found = torch.stack(logits).float().numpy()  # (exits, B, classes)
     return Answers(found, np.zeros((0, len(images)), np.int32))

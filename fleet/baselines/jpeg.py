@@ -22,25 +22,25 @@ from fleet.training.augment import normalise
 
 NAME = "jpeg"
 NOTE = "one network over all qualities, sizes and both formats; fine-tuned whole from the base network"
-SETTINGS: Final[dict[Format, tuple[Setting, ...]]] = {
-    "jpeg": tuple(
-        Setting("jpeg", quality, size)
-        for size, qualities in (
-            (64, (5, 10, 15, 20, 30, 40, 50, 65, 80, 90)),
-            (48, (10, 20, 30, 50, 75)),
-            (32, (20, 40, 60, 80, 95)),
-        )
-        for quality in qualities
-    ),
-    "webp": tuple(
-        Setting("webp", quality, size)
-        for size, qualities in ((64, (1, 5, 10, 20, 30, 50, 75, 90)), (48, (5, 20, 50, 75)), (32, (20, 50, 80)))
-        for quality in qualities
-    ),
+FORMATS: Final[tuple[Format, ...]] = ("jpeg", "webp")
+_QUALITIES: Final[dict[Format, tuple[tuple[int, ...], ...]]] = {
+    "jpeg": ((5, 10, 15, 20, 30, 40, 50, 65, 80, 90), (10, 20, 30, 50, 75), (20, 40, 60, 80, 95)),
+    "webp": ((1, 5, 10, 20, 30, 50, 75, 90), (5, 20, 50, 75), (20, 50, 80)),
 }
+"""Qualities at the network's input size, at three quarters and at half of it."""
 _HEADERS: Final = ("standard", "stripped")
 _WEBP_SHARE, _SMALL_SHARE = 0.25, 0.3
 """Shares of the training images that are WebP, and that are coded smaller than the input."""
+
+
+def settings_of(format: Format, input_size: int) -> tuple[Setting, ...]:
+    """All settings of a format that are evaluated, for images of so many pixels a side."""
+    sizes = (input_size, input_size * 3 // 4, input_size // 2)
+    return tuple(
+        Setting(format, quality, size)
+        for size, qualities in zip(sizes, _QUALITIES[format], strict=True)
+        for quality in qualities
+    )
 
 
 class Compressed:
@@ -108,7 +108,7 @@ class Picture:
         self.name: str = format
         self.note, self.temperatures = note, temperatures
         self.network = network.eval()
-        self.settings = SETTINGS[format]
+        self.settings = settings_of(format, network.input_size)
         self.rows = tuple(setting.name for setting in self.settings)
         self.uploads = tuple(
             Upload(

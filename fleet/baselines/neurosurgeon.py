@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from fleet.backbones import Backbone, Macs
 from fleet.baselines.bytes8 import GZIP_OPERATIONS, ByteQuantiser, as_bytes, gzip_sizes
 from fleet.baselines.cost import backbone_steps
+from fleet.baselines.exit_network import as_input
 from fleet.baselines.scheme import Answers, Images, Step, Upload
 from fleet.baselines.training import Batch, Task, distillation
 from fleet.errors import FleetError
 from fleet.fusion import ExitBlock
-from fleet.training.augment import normalise
 
 NAME = "neurosurgeon"
 NOTE = "blocks that enlarge pooled features trained, the base network frozen; taught by it as our exits are"
@@ -202,7 +202,7 @@ class Neurosurgeon:
         """Logits of all splits and sizes."""
         network = self.network
         last = max(network.maps)
-        maps = network.device_maps(normalise(torch.from_numpy(images)), last)
+        maps = network.device_maps(as_input(images), last)
         logits, sizes = [], []
         for n in network.maps:
             for size in network.sizes(n):

@@ -101,7 +101,8 @@ def _neurosurgeon(base: Backbone, states: Mapping[str, State], temperatures: Tem
 def _pictures(base: Backbone, states: Mapping[str, State], temperatures: Temperatures) -> list[AnyScheme]:
     fill(base, states[jpeg.NAME], jpeg.NAME)
     return [
-        jpeg.Picture(kind, base, _ones(temperatures, kind, len(settings))) for kind, settings in jpeg.SETTINGS.items()
+        jpeg.Picture(kind, base, _ones(temperatures, kind, len(jpeg.settings_of(kind, base.input_size))))
+        for kind in jpeg.FORMATS
     ]
 
 
@@ -142,7 +143,7 @@ FAMILIES: Final[Sequence[Family]] = (
     Family(
         jpeg.NAME,
         (jpeg.NAME,),
-        tuple(jpeg.SETTINGS),
+        jpeg.FORMATS,
         lambda _name, base, _samples: jpeg.Compressed(base),
         _pictures,
     ),

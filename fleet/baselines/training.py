@@ -232,6 +232,7 @@ class Run:
             "epochs": self.budget.epochs,
             "images": self.step * self.budget.batch,
             "steps": self.step,
+            "batch": self.budget.batch,
             "seconds": round(self.seconds),
             "weights_fine_tuned": sum(p.numel() for p in old),
             "weights_new": sum(p.numel() for p in new),

@@ -107,10 +107,10 @@ def export(
     pictures: Annotated[int, typer.Option(help="Calibration pictures for temperatures and accuracies.")] = 2500,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
 ) -> None:
-    """Write finished trainings with temperatures and accuracies from the calibration split."""
+    """Write finished trainings with temperatures and accuracies from the calibration split, and the compute plan."""
     import torch  # noqa: PLC0415
 
-    from fleet.baselines.card import write_card  # noqa: PLC0415
+    from fleet.baselines.card import write_card, write_plan  # noqa: PLC0415
     from fleet.baselines.finish import export_family, families, finished  # noqa: PLC0415
 
     console = Console()
@@ -126,29 +126,11 @@ def export(
         with console.status(f"{family.name}: temperatures and accuracies on the calibration split"):
             index = export_family(runs, family, bundle, calibration.part(0, pictures), output)
         write_card(output, index)
+        write_plan(output, index, bundle, settings)
         console.print(f"{family.name} written to {output}")
         done = True
     if not done:
         raise FleetError(f"{runs} has no finished training: fleet baselines train {config} first")
-
-
-@baselines.command()
-def plan(
-    stored: Annotated[Path, typer.Argument(help="Folder of the finished baselines.")] = Path("models/baselines"),
-    model: Model = "models/backyard",
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("docs/results/compute-plan.md"),
-) -> None:
-    """Write what the training of every scheme was given: images, seconds, trained parts, and how to do it in full."""
-    from fleet.baselines.card import compute_plan  # noqa: PLC0415
-    from fleet.baselines.store import load_index  # noqa: PLC0415
-
-    text = compute_plan(load_index(stored), _bundle(model))
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    except OSError as err:
-        raise FleetError(f"cannot write {output}: {err.strerror}") from err
-    Console().print(f"written to {output}")
 
 
 @baselines.command()
