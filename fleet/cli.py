@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from fleet.commands.bag import bag
+from fleet.commands.baselines import baselines
 from fleet.commands.calibrate import calibrate
 from fleet.commands.camera import camera
 from fleet.commands.evaluate import evaluate
@@ -48,6 +49,8 @@ for _function in (up, camera, link, evaluate, train, calibrate, export, profile)
     _verb(_function)
 
 app.add_typer(bag)
+app.add_typer(baselines)
+
 
 def main() -> None:
     """Run the command; what the user can mend ends in one line and exit code 2."""
