@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import fleet
-from fleet.bundle import Bundle
+from fleet.bundle import Bundle, LocalExit
 from fleet.errors import FleetError
 from fleet.runtime import CancelledError, DeviceNetwork
 
@@ -215,6 +215,23 @@ def test_a_running_stage_is_cut_short_from_another_thread(bundle_of):
     network = DeviceNetwork(bundle_of(endless()))
     (err,) = cancel_until_done(network, lambda: network.run(10, INPUT))
     assert isinstance(err, CancelledError)
+
+
+def test_a_running_local_exit_is_cut_short_from_another_thread(bundle_of):
+    bundle = bundle_of(endless())
+    head = LocalExit(3, bundle.stages[-1].files["float"], {}, 1.0, 0.5)
+    network = DeviceNetwork(replace(bundle, local_exits={3: head}))
+    (err,) = cancel_until_done(network, lambda: network.run_local(3, INPUT))
+    assert isinstance(err, CancelledError)
+
+
+def test_a_local_exit_that_does_not_take_its_features_is_one_line(bundle_of):
+    bundle = bundle_of(doubling())
+    head = LocalExit(3, bundle.stages[-1].files["float"], {}, 1.0, 0.5)
+    network = DeviceNetwork(replace(bundle, local_exits={3: head}))
+    with pytest.raises(FleetError, match="local exit 3") as problem:
+        network.run_local(3, INPUT[:, :1])
+    assert "\n" not in str(problem.value)
 
 
 def test_after_a_stage_was_cut_short_the_next_one_runs(bundle_of):

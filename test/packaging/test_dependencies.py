@@ -64,7 +64,7 @@ def imports_of(path: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def imported(root: Path, tracked: list[Path]) -> set[str]:
     """What the product and its tests import from others."""
-    ours = {path.stem for path in tracked if path.parts[0] == "test"}  # helpers beside the tests
+    ours = {path.stem for path in tracked if path.parts[0] in ("test", "benchmarks")}  # helpers beside the tests
     files = [path for path in tracked if path.suffix == ".py" and re.match(r"fleet|launch|test", path.parts[0])]
     names = set().union(*(imports_of(root / path) for path in files))
     return {name for name in names if not OURS.match(name)} - OPTIONAL - ours
