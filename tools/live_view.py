@@ -2,6 +2,7 @@
 """Takes the picture of the live view in docs/images: a real run on the sample photographs, seen by a real browser.
 
     .venv/bin/python tools/live_view.py docs/images/live-view.png
+    .venv/bin/python tools/live_view.py slow.png --dark --link ci_ms=100 loss=0.2       # more words for `fleet up`
 
 Needs Debian's chromium (`apt-get install chromium`); nothing is downloaded.
 """
@@ -77,13 +78,12 @@ def main() -> int:
     parser.add_argument("--size", default="1280x800")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--whole", action="store_true", help="the whole page, not only what fits the window")
-    parser.add_argument("fleet_up", nargs="*", help="more words for `fleet up`, behind a --")
-    words = parser.parse_args()
+    words, more = parser.parse_known_args()  # the rest is for `fleet up`
     if browser_path() is None:
         print("there is no chromium here: apt-get install chromium", file=sys.stderr)  # noqa: T201
         return 2
     width, height = map(int, words.size.split("x"))
-    command = [sys.executable, "-m", "fleet", "up", "--source", "photos", "--view-port", "0", *words.fleet_up]
+    command = [sys.executable, "-m", "fleet", "up", "--source", "photos", "--view-port", "0", *more]
     environment = {**os.environ, "CI": "true"}  # no browser of its own
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as stack:
         try:
@@ -92,9 +92,11 @@ def main() -> int:
             scheme = "dark" if words.dark else "light"
             with browser(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
                 page = context.new_page()
+                # A browser without a graphics card takes as much of the processor as the nodes: it looks late and briefly.
+                page.wait_for_timeout(words.seconds * 1000)
                 page.goto(url)
                 page.wait_for_selector("#events img:not([hidden])", timeout=60_000)
-                page.wait_for_timeout(words.seconds * 1000)
+                page.wait_for_timeout(2000)
                 page.screenshot(path=words.output, full_page=words.whole)
         finally:
             stack.terminate()

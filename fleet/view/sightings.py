@@ -83,13 +83,13 @@ class Sightings:
         Returns:
             The visit that wants this frame's picture, if one does: the frame is the surest one of it.
         """
-        if sighting.group == NOTHING:
+        if sighting.group == NOTHING or not sighting.group.split():
             return None
         bell = self._bells.get(sighting.group)
         if bell is None:
             if len(self._bells) >= KEPT:  # more groups than any model has
                 return None
-            rules = DoorbellRules(Watch((sighting.group or "?",)), *self._confidences, absence=self._absence)
+            rules = DoorbellRules(Watch((sighting.group,)), *self._confidences, absence=self._absence)
             bell = self._bells[sighting.group] = Doorbell(rules)
         verdict = bell.see(sighting)
         confidence = bell.rules.watch.confidence_in(sighting)

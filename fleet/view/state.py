@@ -34,6 +34,8 @@ LIVE_S = 0.3
 """A frame that takes longer is shown while it is under way."""
 TOLD_S = 1.0
 """So long after its beginning a frame that was answered is shown without the device's report."""
+NEAR_S = 0.5
+"""A frame of which there is a picture is shown in place of one that is so much newer at most."""
 MEASURED = 50
 
 
@@ -183,8 +185,9 @@ class CameraView:
 
     def on_run(self, inference_id: int, run: ExitRun) -> None:
         """The hub ran an exit."""
-        if math.isfinite(run.duration) and run.duration >= 0:
-            self._forward_s.append(run.duration)
+        if not (math.isfinite(run.duration) and run.duration >= 0.0):
+            return  # no hub says such a thing
+        self._forward_s.append(run.duration)
         self._journey(inference_id, run.at).add_run(run)
 
     def on_decision(self, inference_id: int, at: float) -> None:
@@ -210,7 +213,9 @@ class CameraView:
             visit.show(self.pictures[key].thumb)
 
     def on_report(self, inference_id: int, key: str, captured: float, report: Report, at: float) -> None:
-        """The device's account of a frame."""
+        """The device's account of a frame; one that no device would give is no account."""
+        if not (math.isfinite(report.latency) and math.isfinite(report.compute) and report.latency >= 0.0):
+            return
         journey = self._journey(inference_id, at, key, captured)
         if journey.report is not None:
             return
@@ -290,7 +295,12 @@ class CameraView:
     # The snapshot -----------------------------------------------------------------------------------------
     def frame(self, seq: int, now: float) -> dict[str, Any] | None:
         """The journey with that number, if it is still known."""
-        return next((journey.as_json(now) for journey in self._journeys.values() if journey.seq == seq), None)
+        return next((self._told(journey, now) for journey in self._journeys.values() if journey.seq == seq), None)
+
+    def _told(self, journey: Journey, now: float) -> dict[str, Any]:
+        """A journey for the page, which asks for a picture only where there is one."""
+        told = journey.as_json(now)
+        return told if journey.key in self.pictures else {**told, "picture": None}
 
     def is_live(self, now: float) -> bool:
         """Whether a frame is shown while it is under way, so that the snapshot changes with time alone."""
@@ -310,7 +320,10 @@ class CameraView:
             for journey in self._journeys.values()
             if journey.report is not None or (journey.label is not None and now - journey.first_heard > TOLD_S)
         ]
-        return max(told, key=lambda journey: journey.seq, default=self._newest())
+        newest = max(told, key=lambda journey: journey.seq, default=self._newest())
+        # Of a quick camera only some frames have a picture here.
+        near = (j for j in told if j.key in self.pictures and newest and j.first_heard > newest.first_heard - NEAR_S)
+        return max(near, key=lambda journey: journey.seq, default=newest)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Everything that the page shows; finite numbers, text and nulls only.
@@ -323,7 +336,7 @@ class CameraView:
         stages = max([self.facts.exit_stages, *(stage for stage in exits if stage is not None)], default=0)
         return {
             "now": round(now, 3),
-            "frame": shown.as_json(now) if shown is not None else None,
+            "frame": self._told(shown, now) if shown is not None else None,
             "link": self._link_json(),
             "platform": self._platform_json(),
             "conditions": dict(self.facts.conditions),
