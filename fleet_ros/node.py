@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -180,15 +180,17 @@ def run(make: Callable[[], Any]) -> int:
         make: builds the node: a ManagedNode, or any node with ``finished`` (an event) and ``stop()``.
 
     Returns:
-        The process's exit code: 0, or 2 for a problem that the user can mend and has been told of.
+        The process's exit code: 0; 2 for a problem that the user can mend and has been told of; or, negative as in
+        :mod:`subprocess`, the signal that ended it, unless that was Ctrl-C.
     """
-    stopping = threading.Event()
+    # No event: setting one takes its lock, and a second signal in that moment would wait for it for ever.
+    stopping: list[int] = []
     ready = False
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         if not ready:  # nothing has been begun that would have to be ended, and a model may take seconds to load
-            os._exit(0)
-        stopping.set()  # a second Ctrl-C finds the same handler: shutting down goes on
+            _end(_ended_by(number))
+        stopping.append(number)  # a second Ctrl-C finds the same handler: shutting down goes on
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
@@ -205,7 +207,7 @@ def run(make: Callable[[], Any]) -> int:
             node.start()
         ready = True
         never: Future[None] = Future()
-        while not stopping.is_set() and not node.finished.is_set():
+        while not stopping and not node.finished.is_set():
             # Bounded, for without a time-out the events executor does not look at signals.
             executor.spin_until_future_complete(never, timeout_sec=0.1)
         problems += [node.problem] if getattr(node, "problem", None) else []
@@ -223,7 +225,9 @@ def run(make: Callable[[], Any]) -> int:
         rclpy.try_shutdown()
     for problem in problems:
         print(f"{name}: {problem}", file=sys.stderr)  # noqa: T201 - the user's line
-    return EXIT_BAD_INPUT if problems else 0
+    if problems:
+        return EXIT_BAD_INPUT
+    return _ended_by(stopping[0]) if stopping else 0
 
 
 def _init() -> None:
@@ -246,4 +250,17 @@ def main(make: Callable[[], Any]) -> None:
     code = run(make)
     sys.stdout.flush()
     sys.stderr.flush()
+    _end(code)
+
+
+def _ended_by(number: int) -> int:
+    """Exit code of a node that a signal has ended; Ctrl-C is how it is meant to be ended."""
+    return 0 if number == signal.SIGINT else -number
+
+
+def _end(code: int) -> NoReturn:
+    """End the process at once, a negative code with that signal: whoever watches it sees that it was told to."""
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
     os._exit(code)
