@@ -207,7 +207,8 @@ class CameraView:
         journey = self._journey(inference_id, at, key, captured)
         journey.label = answer
         self._exits_labelled[answer.stage] += 1
-        sighting = Sighting(captured, answer.group, answer.class_name, answer.confidence)
+        confidence = answer.confidence if 0.0 <= answer.confidence <= 1.0 else math.nan
+        sighting = Sighting(captured, answer.group, answer.class_name, confidence)
         visit = self.sightings.see(sighting, key)
         if visit is not None and key in self.pictures:
             visit.show(self.pictures[key].thumb)
