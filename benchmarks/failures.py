@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mjpeg_camera import Camera
 from ros_processes import NAMESPACE, ROOT, Ear, Failed, System, descriptors, machine, running, threads
 
@@ -255,6 +256,7 @@ def measure(run: Run, kinds: list[str], times: int) -> dict[str, Any]:
         while run.unlabelled() and time.monotonic() < deadline:
             time.sleep(0.1)
     run.camera.close()
+    left = [" ".join(process.cmdline()[:4]) for process in psutil.Process().children(recursive=True)]
     written = run.system.written()
     reasons = {int(found[1]): found[2] for found in NO_LABEL.finditer(written)}
     missing = run.unlabelled()
@@ -264,6 +266,7 @@ def measure(run: Run, kinds: list[str], times: int) -> dict[str, Any]:
         "repeated_labels": run.heard.repeated,
         "without_label": {str(i): reasons.get(i, "") for i in missing},
         "exit_codes": codes,
+        "processes_left": left,
         "tracebacks": written.count("Traceback"),
     }
 
@@ -272,6 +275,7 @@ def faults(result: dict[str, Any]) -> list[str]:
     """What is not as it must be, in words."""
     found = [f"frame {i} has neither a label nor a reason" for i, why in result["without_label"].items() if not why]
     found += [f"{node} ended with code {code}" for node, code in result["exit_codes"].items() if code]
+    found += [f"a process is left: {command}" for command in result["processes_left"]]
     if result["tracebacks"]:
         found.append(f"{result['tracebacks']} tracebacks")
     for kind in result["kinds"]:
