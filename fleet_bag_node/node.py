@@ -173,7 +173,8 @@ class BagNode(Node):  # type: ignore[misc]
                 if self.problem is None:  # otherwise the disk was full before, and that was said
                     raise
                 return
-            self.get_logger().info(f"{count} messages in {self.settings.output}")
+            if self.problem is None:
+                self.get_logger().info(f"{count} messages in {self.settings.output}")
         if self._first_ns is None and self.problem is None:
             cameras = ", ".join(filter(None, self.settings.cameras)) or "any camera"
             raise FleetError(f"nothing was heard of {cameras}: does the system run, and in the same ROS_DOMAIN_ID?")
