@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,6 +18,9 @@ from fleet.commands.evaluate import evaluate
 from fleet.commands.export import export
 from fleet.commands.link import link
 from fleet.commands.profile import profile
+from fleet.commands.report import report
+from fleet.commands.sweep import sweep
+from fleet.commands.trace import trace
 from fleet.commands.train import train
 from fleet.commands.up import up
 from fleet.errors import FleetError
@@ -25,6 +29,8 @@ try:
     from typer.exceptions import TyperException as UsageProblem
 except ImportError:  # before 0.26 typer's errors were click's
     from click import ClickException as UsageProblem  # type: ignore[assignment]
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="fleet",
@@ -45,15 +51,22 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-for _function in (up, camera, link, evaluate, train, calibrate, export, profile):
+for _function in (up, camera, link, evaluate, train, calibrate, export, profile, trace, sweep, report):
     _verb(_function)
-
 app.add_typer(bag)
 app.add_typer(baselines)
 
 
 def main() -> None:
     """Run the command; what the user can mend ends in one line and exit code 2."""
+    interrupted = []
+
+    def on_interrupt(_number: int, _frame: object) -> NoReturn:
+        interrupted.append(True)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_interrupt)
     try:
         code = app(standalone_mode=False)  # otherwise a wrong option is a box of five lines
     except FleetError as err:
@@ -63,7 +76,11 @@ def main() -> None:
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception:
+        if interrupted:  # a library that was just being imported makes something else of it
+            sys.exit(INTERRUPTED)
+        raise
     sys.exit(code if isinstance(code, int) else 0)
 
 

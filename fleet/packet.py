@@ -215,6 +215,14 @@ class ExitNotice:
         inference_id, class_index, stage, confidence = EXIT_NOTICE.unpack(data)
         return cls(inference_id, class_index, stage, confidence / 255)
 
+    def on_air(self) -> ExitNotice:
+        """The notice as it arrives, its confidence in steps of 1/255.
+
+        Raises:
+            PacketError: a field is out of its range.
+        """
+        return ExitNotice.unpack(self.pack())
+
 
 def _to_u8(confidence: float) -> int:
     """In 1/255; raises ValueError or OverflowError for what is no number."""

@@ -22,7 +22,7 @@ from fleet.errors import FleetError
 from fleet.link.accounting import Event, InferenceAccount, LinkTotals
 from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
-from fleet.packet import ExitNotice
+from fleet.packet import ExitNotice, PacketError
 from fleet.packet import Header as PacketHeader
 from fleet_ble_bridge.real import Happenings, RadioSettings, RealRadio, open_radio
 from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkEvent, LinkReport, LinkStatistics, StageFeatures
@@ -268,15 +268,16 @@ class BridgeNode(ManagedNode):
             self._headers.popitem(last=False)
 
     def _on_exit(self, msg: ExitDecision) -> None:
-        notice = ExitNotice(msg.inference_id, msg.class_index, msg.stage, msg.confidence)
+        try:
+            notice = ExitNotice(msg.inference_id, msg.class_index, msg.stage, msg.confidence).on_air()
+        except PacketError as err:
+            self.get_logger().warning(f"an exit was not sent: {err}", throttle_duration_sec=5.0)
+            return
         with self._condition:
             if self._real is not None:
                 self._real.stop(notice)
             elif self._scheduler is not None:
-                try:
-                    self._scheduler.stop(notice)
-                except FleetError as err:
-                    self.get_logger().warning(f"an exit was not sent: {err}", throttle_duration_sec=5.0)
+                self._scheduler.stop(notice)
 
     def _on_settings(self, _old: BridgeSettings, new: BridgeSettings) -> None:
         with self._condition:

@@ -4,8 +4,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 INTERRUPTED_BY_NUMPY = """
 import os, signal, sys
@@ -26,6 +29,24 @@ def test_ctrl_c_while_the_command_is_imported_is_quiet():
         [sys.executable, "-c", INTERRUPTED_BY_NUMPY, "link"], capture_output=True, text=True, timeout=60, check=False
     )
     assert (run.returncode, run.stdout, run.stderr) == (128 + signal.SIGINT, "", "")
+
+
+def test_ctrl_c_that_a_library_turns_into_an_import_error_is_quiet(tmp_path):
+    # What onnxruntime makes of an interrupt while its C library begins.
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    for _ in range(1000): pass\n"
+        "except KeyboardInterrupt:\n"
+        "    raise ImportError('initialization failed') from None\n"
+    )
+    command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fleet.__main__ import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", command, "profile", "models/backyard"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (128 + signal.SIGINT, "")
 
 
 def test_it_is_also_a_module():

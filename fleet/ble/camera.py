@@ -9,6 +9,7 @@ MTU, connection interval, pairing. Packets are offered by stage; which of them t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -36,13 +37,23 @@ try:
 except ImportError as err:
     raise service.missing("bumble") from err
 
-from fleet.ble.bonds import Doorkeeper, PrivateKeyStore
+from fleet.ble.bonds import Doorkeeper, PrivateKeyStore, check_bonds
 from fleet.ble.connection import ASK_AFTER_S, CameraConnection
+from fleet.ble.waiting import within
 
 POWER_ON_S = 10.0
 ADVERTISING_MS = 100.0
+ASK_CONTROLLER_S = 10.0
 HUNG_UP_S = 3.0
-"""A hub that hangs up so soon after it was asked for a connection interval took offence at it."""
+"""A hub that hangs up so soon after it was asked for a connection interval may have taken offence at it."""
+OFFENDED = 2
+"""So often in a row it must, to be asked no more: once may be chance."""
+_ON_PURPOSE = (
+    hci.HCI_ErrorCode.REMOTE_USER_TERMINATED_CONNECTION_ERROR,
+    hci.HCI_ErrorCode.LMP_OR_LL_RESPONSE_TIMEOUT_ERROR,
+    hci.HCI_ErrorCode.UNACCEPTABLE_CONNECTION_PARAMETERS_ERROR,
+)
+"""Reasons of a hub that hung up or broke off over a request; not the air's, nor those of a hub that is switched off."""
 
 _Properties = Characteristic.Properties
 _Permissions = Characteristic.Permissions
@@ -57,6 +68,9 @@ class Camera:
         settings: how it presents itself.
         on_exit: called with every exit notice that a hub writes, the first of each inference only.
         on_change: called whenever the state has changed.
+
+    Raises:
+        FleetError: the file of bonds cannot be used.
     """
 
     def __init__(
@@ -74,7 +88,7 @@ class Camera:
         self._wish = settings.wish
         self._current: CameraConnection | None = None
         self._connections = 0
-        self._offended = ""
+        self._offended, self._offences = "", 0
         self._message = ""
         self._powered = False
         self._told: CameraState | None = None
@@ -96,8 +110,8 @@ class Camera:
             FleetError: the controller does not answer, or refuses to.
         """
         try:
-            await asyncio.wait_for(self._device.power_on(), POWER_ON_S)
-            await asyncio.wait_for(self._device.start_advertising(auto_restart=True), POWER_ON_S)
+            await within(POWER_ON_S, self._device.power_on())
+            await within(POWER_ON_S, self._device.start_advertising(auto_restart=True))
         except (asyncio.TimeoutError, core.TimeoutError):
             raise FleetError(
                 f"the Bluetooth controller does not answer for {POWER_ON_S:g} s: plug it in again, or stop what uses it"
@@ -111,15 +125,26 @@ class Camera:
         """Hang up and stop advertising; a controller that is gone is not waited for."""
         self._powered = False
         current, self._current = self._current, None
+        if current is not None:
+            current.close()
         try:
-            await asyncio.wait_for(self._device.stop_advertising(), 1.0)
+            await within(1.0, self._device.stop_advertising())
             if current is not None:
-                current.close()
-                await asyncio.wait_for(current.bumble.disconnect(), 1.0)
-            await asyncio.wait_for(self._device.power_off(), 1.0)
-        except (asyncio.TimeoutError, core.BaseBumbleError, OSError):
+                await within(1.0, current.bumble.disconnect())
+            await within(1.0, self._device.power_off())
+        except (asyncio.TimeoutError, core.BaseBumbleError, hci.HCI_Error, OSError):
             pass
         self._changed()
+
+    async def until_mute(self) -> None:
+        """Ask the controller something now and then, and return when it no longer answers.
+
+        Not every transport tells that the adapter is gone: a Linux HCI socket just stays silent.
+        """
+        with contextlib.suppress(asyncio.TimeoutError, core.BaseBumbleError, hci.HCI_Error, OSError):
+            while True:
+                await asyncio.sleep(ASK_CONTROLLER_S)
+                await within(POWER_ON_S, self._device.send_sync_command(hci.HCI_Read_BD_ADDR_Command()))
 
     # What the device does ---------------------------------------------------------------------------------
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> bool:
@@ -133,7 +158,7 @@ class Camera:
     def ask(self, wish: LinkParameters) -> None:
         """Wish for another link; the hub decides."""
         self._wish = wish
-        self._offended = ""
+        self._offences = 0
         if self._current is not None:
             self._current.ask(wish)
         self._changed()
@@ -192,6 +217,7 @@ class Camera:
     def _keys(self) -> KeyStore:
         if self.settings.bonds is None:
             return MemoryKeyStore()
+        check_bonds(self.settings.bonds)
         return PrivateKeyStore(namespace=self.settings.address, filename=str(self.settings.bonds))
 
     def _characteristics(self) -> tuple[Characteristic[bytes], Characteristic[bytes], Characteristic[bytes]]:
@@ -225,28 +251,36 @@ class Camera:
             self._current.close()
         self._connections += 1
         self._message = ""
-        connection.on("disconnection", lambda _reason: self._on_disconnection(connection))
+        connection.on("disconnection", lambda reason: self._on_disconnection(connection, reason))
         connection.on("pairing", lambda keys: self._on_pairing(connection, keys))
         self._current = CameraConnection(
             connection,
             self._wish,
             identity=self.settings.identity,
             secure=self.settings.secure,
-            asks=0 if str(connection.peer_address) == self._offended else len(ASK_AFTER_S),
+            asks=0 if self._is_offended(connection) else len(ASK_AFTER_S),
             send=self._notify,
             changed=self._changed,
             lead_s=self.settings.lead_s,
         )
         self._changed()
 
-    def _on_disconnection(self, connection: Connection) -> None:
+    def _is_offended(self, connection: Connection) -> bool:
+        return self._offences >= OFFENDED and str(connection.peer_address) == self._offended
+
+    def _on_disconnection(self, connection: Connection, reason: int) -> None:
         current = self._of(connection)
         if current is None:
             return
-        asked = current.asked_at
-        if asked is not None and asyncio.get_running_loop().time() - asked < HUNG_UP_S:
-            self._offended = str(connection.peer_address)
-            self._message = "the hub hung up when asked for a connection interval: it is not asked again"
+        if current.asked_at is not None:
+            at_once = asyncio.get_running_loop().time() - current.asked_at < HUNG_UP_S
+            peer = str(connection.peer_address)
+            if not (at_once and reason in _ON_PURPOSE):
+                self._offences = 0
+            else:
+                self._offended, self._offences = peer, self._offences + 1 if peer == self._offended else 1
+            if self._is_offended(connection):
+                self._message = "the hub hung up when asked for a connection interval: it is not asked again"
         current.close()
         self._current = None
         self._changed()

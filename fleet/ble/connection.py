@@ -13,9 +13,10 @@ from bumble.core import BaseBumbleError
 
 from fleet.ble.pump import LEAD_S, Pump
 from fleet.ble.service import WANTED_MTU, WANTED_OCTETS, LinkReport, payload_of, supervision_ms
+from fleet.ble.waiting import within
 from fleet.errors import FleetError
 from fleet.link.airtime import Phy, largest_payload
-from fleet.link.parameters import LinkParameters
+from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS, LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import MIN_PAYLOAD, ExitNotice
 
@@ -30,6 +31,11 @@ MTU_PATIENCE_S = 1.0
 
 ENCRYPTION_PATIENCE_S = 30.0
 """So long a hub may take to encrypt the link of a secure camera."""
+
+READY_PATIENCE_S = 60.0
+READY_PATIENCE_EVENTS = 60
+"""So long (s, or intervals where these are longer) a hub may take to say that it is ready: whoever never does keeps
+the hub out."""
 
 _MAX_TX_TIME_US = 2120  # of 251 octets at 1M with MIC
 _OPTIONS = {"1M": 0, "2M": 0, "500k": 1, "125k": 2}
@@ -83,8 +89,7 @@ class CameraConnection:
         connection.on("connection_phy_update", self._on_phy)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._start(self._prepare(), "preparation")
-        if secure:
-            self._start(self._guard(), "guard")
+        self._start(self._guard(), "guard")
 
     def close(self) -> None:
         """The hub is gone."""
@@ -106,7 +111,7 @@ class CameraConnection:
         self.wish = wish
         self._apply()
         if self.is_open:
-            self._start(self._negotiate(asks=1), "negotiation")
+            self._start(self._negotiate(asks=1, phy=True), "negotiation")
 
     def heard(self, notice: ExitNotice) -> bool:
         """The hub wrote an exit notice. Whether it is the first of its inference."""
@@ -144,7 +149,8 @@ class CameraConnection:
     def _measure(self) -> LinkParameters:
         """The link as it was negotiated; every packet fits it."""
         connection = self.bumble
-        ci_ms = connection.parameters.connection_interval
+        # A controller may report what BLE does not have; the next report is then the right one.
+        ci_ms = min(CI_MAX_MS, max(CI_MIN_MS, connection.parameters.connection_interval))
         payload = payload_of(connection.att_mtu, connection.data_length.max_tx_octets)
         payload = min(payload, self.wish.payload, largest_payload(ci_ms, self._phy) or MIN_PAYLOAD)
         return self.wish.replace(ci_ms=ci_ms, phy=self._phy, payload=payload, loss=0.0, transport="bumble")
@@ -198,12 +204,19 @@ class CameraConnection:
             await self._attempt(self.bumble.gatt_client.request_mtu(WANTED_MTU))
 
     async def _guard(self) -> None:
+        """The camera takes one hub at a time: nobody may hold the place who is not one."""
         await asyncio.sleep(ENCRYPTION_PATIENCE_S)
-        if not self.bumble.is_encrypted:
+        if self._secure and not self.bumble.is_encrypted:
             await self._attempt(self.bumble.disconnect(hci.HCI_AUTHENTICATION_FAILURE_ERROR))
+        patience = max(READY_PATIENCE_S, READY_PATIENCE_EVENTS * self.scheduler.parameters.ci_s)
+        await asyncio.sleep(max(0.0, patience - ENCRYPTION_PATIENCE_S))
+        if not self._ready:
+            await self._attempt(self.bumble.disconnect())
 
-    async def _negotiate(self, *, asks: int) -> None:
-        """Ask for the interval a few times, then live with what there is."""
+    async def _negotiate(self, *, asks: int, phy: bool = False) -> None:
+        """Ask for the interval a few times (and for the PHY, if wanted), then live with what there is."""
+        if phy:
+            await self._ask_phy()
         for pause in ASK_AFTER_S[:asks]:
             await asyncio.sleep(pause)
             wanted = supervision_ms(self.wish.ci_ms)
@@ -214,7 +227,7 @@ class CameraConnection:
             for by_l2cap in (False, True):  # older hosts know only the second way
                 ci_ms = self.wish.ci_ms
                 update = self.bumble.update_parameters(ci_ms, ci_ms, 0, wanted, use_l2cap=by_l2cap)
-                if await self._attempt(asyncio.wait_for(update, max(5.0, 20 * ci_ms / 1000.0))):
+                if await self._attempt(within(max(5.0, 20 * ci_ms / 1000.0), update)):
                     break
 
     async def _ask_phy(self) -> None:

@@ -9,7 +9,8 @@ _MODULUS = 256
 class GapCounter:
     """Counts packets and the gaps between them; the camera numbers what it puts on the air modulo 256.
 
-    BLE delivers in order or not at all. A gap of 256 or a multiple of it cannot be seen.
+    BLE delivers in order or not at all. A gap of 256 or a multiple of it cannot be seen, and the same number again is a
+    host that told of one packet twice, not 255 losses.
 
     Attributes:
         received: packets counted.
@@ -28,6 +29,8 @@ class GapCounter:
     def count(self, sequence: int) -> int:
         """Count a packet; the number that is missing just before it."""
         missing = 0 if self._expected is None else (sequence - self._expected) % _MODULUS
+        if missing == _MODULUS - 1:
+            return 0
         self._expected = (sequence + 1) % _MODULUS
         self.received += 1
         self.lost += missing

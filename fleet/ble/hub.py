@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from fleet.ble import service
 from fleet.ble.gaps import GapCounter
 from fleet.ble.service import LinkReport
+from fleet.ble.waiting import is_set_within, within
 from fleet.errors import FleetError
 from fleet.link.downlink import NoticeRepeater
 from fleet.packet import ExitNotice, Header, PacketError
@@ -31,6 +32,7 @@ try:
     from bleak.exc import (
         BleakBluetoothNotAvailableError,
         BleakCharacteristicNotFoundError,
+        BleakDBusError,
         BleakError,
         BleakGATTProtocolError,
     )
@@ -50,7 +52,14 @@ QUIET_S = 60.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 SHORTEST_REPEAT_S = 0.02
+AVOIDED_S = 60.0
+"""So long a camera is not tried again that is not this hub's."""
+BOND_DOUBTS = 3
+"""Failures in a row at the first encrypted request after which the bond is thought lost. Throwing a good one away is
+worse than waiting: the camera takes another only when it is told to."""
 _ENCRYPTION_ERRORS = (0x05, 0x08, 0x0C, 0x0F)  # ATT: insufficient authentication, authorization, key size, encryption
+
+_NOT_PERMITTED = ("org.bluez.Error.NotPermitted", "org.bluez.Error.NotAuthorized")  # BlueZ: not paired
 
 _TROUBLE = (BleakError, asyncio.TimeoutError, OSError, EOFError, PacketError)
 """What may happen to a radio at any time: bleak's own errors, and what comes through from D-Bus when it restarts."""
@@ -93,7 +102,7 @@ class HubSettings:
 
     Attributes:
         identity: of the hub's bundle, eight bytes.
-        address: of the one camera to take; any that offers the service where empty.
+        address: of the one camera to take; where empty, any that offers the service and holds the same bundle.
         secure: bond with the camera and encrypt.
         attempts: failures in a row after which :meth:`Hub.run` gives up; 0: never.
     """
@@ -146,7 +155,9 @@ class Hub:
         self._notices = NoticeRepeater()
         self._wake = asyncio.Event()
         self._lost = False
-        self._stranger_to_it = False  # our bond was thrown away in this series of failures
+        self._bond_doubts = 0  # failures in a row at the first encrypted request
+        self._bond_dropped = False  # the bond was thrown away in this series of failures
+        self._avoided: dict[str, tuple[float, str]] = {}  # strangers' addresses: until when, and why
 
     @property
     def state(self) -> HubState:
@@ -158,8 +169,11 @@ class Hub:
 
         Returns:
             Whether it is new, see :meth:`fleet.link.downlink.NoticeRepeater.put`.
+
+        Raises:
+            PacketError: the notice does not fit its six bytes.
         """
-        taken = self._notices.put(notice)
+        taken = self._notices.put(notice.on_air())
         self._wake.set()
         return taken
 
@@ -167,8 +181,8 @@ class Hub:
         """Find the camera and stay connected, until cancelled.
 
         Raises:
-            FleetError: the camera holds another bundle or wants another kind of hub, there is no Bluetooth on this
-                machine, or too many attempts failed in a row.
+            FleetError: the one camera asked for holds another bundle or wants another kind of hub, or too many
+                attempts failed in a row.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -180,6 +194,8 @@ class Hub:
                         client = await self._connect(stack)
                         connected_at = loop.time()
                         await self._serve(client)
+                except _StrangerError as err:
+                    problem = self._avoid(err)
                 except _TROUBLE as err:
                     problem = self._explain(err)
                 if connected_at is not None and loop.time() - connected_at >= STABLE_S:
@@ -203,16 +219,14 @@ class Hub:
             backend=self._backend.client,
         )
         stack.push_async_callback(self._hang_up, client)
-        await asyncio.wait_for(client.connect(), 2 * CONNECT_S)
-        if self.settings.secure:
-            await self._bond(client)
-        report = LinkReport.unpack(bytes(await self._request(client.read_gatt_char(service.LINK))))
+        await within(2 * CONNECT_S, client.connect())
+        report = LinkReport.unpack(await self._first_read(client))
         self._check_identity(report, device.address)
         self.gaps.restart()
         await self._request(client.start_notify(service.LINK, self._on_link, bluez={"use_start_notify": False}))
         await self._request(client.start_notify(service.FEATURES, self._on_features, bluez={"use_start_notify": False}))
         await self._request(client.write_gatt_char(service.EXIT, service.ready(self.settings.identity), response=True))
-        self._stranger_to_it = False
+        self._bond_doubts, self._bond_dropped = 0, False
         self._tell(phase=Phase.CONNECTED, link=report, message="", connections=self._state.connections + 1)
         return client
 
@@ -220,46 +234,88 @@ class Hub:
         wanted = self.settings.address.lower()
         options: dict[str, Any] = {} if self._backend.scanner is None else {"backend": self._backend.scanner}
         device = await BleakScanner.find_device_by_filter(
-            lambda found, said: service.SERVICE in said.service_uuids and wanted in ("", found.address.lower()),
+            lambda found, said: service.SERVICE in said.service_uuids and self._takes(found.address),
             timeout=SCAN_S,
             service_uuids=[service.SERVICE],
             **options,
         )
         if device is None:
+            if self._avoided:
+                raise _StrangerError("", "; ".join(reason for _, reason in self._avoided.values()))
             raise _NotFoundError(f"no camera{f' at {self.settings.address}' if wanted else ''} is heard")
         return device
+
+    def _takes(self, address: str) -> bool:
+        """Whether a camera may be this hub's."""
+        now = asyncio.get_running_loop().time()
+        self._avoided = {stranger: entry for stranger, entry in self._avoided.items() if entry[0] > now}
+        return address.lower() == self.settings.address.lower() or not (
+            self.settings.address or address in self._avoided
+        )
+
+    def _avoid(self, stranger: _StrangerError) -> str:
+        """Leave somebody else's camera alone for a while; what to tell the user.
+
+        Raises:
+            FleetError: it is the one that was asked for.
+        """
+        if self.settings.address:
+            raise FleetError(str(stranger)) from stranger
+        if stranger.address:
+            self._avoided[stranger.address] = (asyncio.get_running_loop().time() + AVOIDED_S, str(stranger))
+        return f"{stranger}; looking for another one"
 
     async def _hang_up_leftovers(self) -> None:
         """A camera that is connected to a hub that died does not advertise; the adapter still holds the connection."""
         if self._backend.client is not None and self._backend.adapter is None:
             return
         with contextlib.suppress(*_TROUBLE, NotImplementedError, TypeError):
-            adapter = await asyncio.wait_for(BleakAdapter.get(backend=self._backend.adapter), CLEAN_UP_S)
-            for device in await asyncio.wait_for(adapter.get_connected_devices([service.SERVICE]), CLEAN_UP_S):
+            adapter = await within(CLEAN_UP_S, BleakAdapter.get(backend=self._backend.adapter))
+            for device in await within(CLEAN_UP_S, adapter.get_connected_devices([service.SERVICE])):
                 if self.settings.address.lower() in ("", device.address.lower()):
                     client = BleakClient(device, backend=self._backend.client)
-                    await asyncio.wait_for(client.connect(), CLEAN_UP_S)
+                    await within(CLEAN_UP_S, client.connect())
                     await self._hang_up(client)
 
-    async def _bond(self, client: BleakClient) -> None:
+    async def _first_read(self, client: BleakClient) -> bytes:
+        """The link characteristic; with ``secure`` the first request that the bond must carry.
+
+        A back end may say that it is paired and find out only here that the camera no longer knows the key.
+        """
         try:
-            await asyncio.wait_for(client.pair(), REQUEST_S)
+            if self.settings.secure:
+                with contextlib.suppress(NotImplementedError):  # macOS pairs by itself when it has to
+                    await within(REQUEST_S, client.pair())
+            return bytes(await self._request(client.read_gatt_char(service.LINK)))
         except _TROUBLE as err:
-            if not self._stranger_to_it:  # perhaps one of the two has lost the bond: the next attempt pairs anew
-                self._stranger_to_it = True
-                with contextlib.suppress(*_TROUBLE, NotImplementedError):
-                    await asyncio.wait_for(client.unpair(), CLEAN_UP_S)
-                raise BleakError("the bond with the camera is lost: pairing again") from err
+            if self.settings.secure:
+                await self._doubt_bond(client, err)
+            raise
+
+    async def _doubt_bond(self, client: BleakClient, err: BaseException) -> None:
+        """Throw the bond away once it has failed often enough, so that the next attempt pairs anew.
+
+        Raises:
+            BleakError: says so; or what the user can do where another bond did not help.
+        """
+        self._bond_doubts += 1
+        if self._bond_dropped:
             raise BleakError(
                 "the camera does not let this hub pair (is it bonded to another one?): start the camera with --pair, "
                 "and register an agent without keys on the hub"
             ) from err
+        if self._bond_doubts >= BOND_DOUBTS:
+            self._bond_dropped = True
+            with contextlib.suppress(*_TROUBLE, NotImplementedError):
+                await within(CLEAN_UP_S, client.unpair())
+            raise BleakError("the bond with the camera is lost: pairing again") from err
 
     def _check_identity(self, report: LinkReport, address: str) -> None:
         if report.identity != self.settings.identity:
-            raise FleetError(
+            raise _StrangerError(
+                address,
                 f"the camera at {address} runs another model ({report.identity.hex()}) than this hub "
-                f"({self.settings.identity.hex()}): give both the same bundle, or choose another camera by its address"
+                f"({self.settings.identity.hex()}): give both the same bundle, or choose another camera by its address",
             )
 
     async def _serve(self, client: BleakClient) -> None:
@@ -274,19 +330,17 @@ class Hub:
                 await asyncio.sleep(max(SHORTEST_REPEAT_S, link.ci_ms / 1000.0 if link is not None else 0.0))
                 continue
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), QUIET_S)
-            except asyncio.TimeoutError:
+            if not await is_set_within(QUIET_S, self._wake):
                 if quiet_since == self.gaps.received and not self._lost:
                     self._on_link(None, await self._request(client.read_gatt_char(service.LINK)))
                 quiet_since = self.gaps.received
 
     async def _request(self, request: Awaitable[T]) -> T:
-        return await asyncio.wait_for(request, REQUEST_S)
+        return await within(REQUEST_S, request)
 
     async def _hang_up(self, client: BleakClient) -> None:
         with contextlib.suppress(*_TROUBLE):
-            await asyncio.wait_for(client.disconnect(), CLEAN_UP_S)
+            await within(CLEAN_UP_S, client.disconnect())
 
     async def _pause(self, problem: str) -> None:
         failures = self._state.failures + 1
@@ -299,16 +353,21 @@ class Hub:
         """What a failure means, in one line.
 
         Raises:
-            FleetError: trying again cannot help.
+            FleetError: trying the one camera that was asked for again cannot help.
         """
+        camera = self._state.camera
         if isinstance(err, BleakGATTProtocolError):
             code = int(getattr(err, "code", 0) or 0)
             if code == service.ERROR_OTHER_BUNDLE:
-                raise FleetError("the camera runs another model than this hub: give both the same bundle") from err
-            if code in _ENCRYPTION_ERRORS and not self.settings.secure:
-                raise FleetError(
-                    f"the camera at {self._state.camera} talks to bonded hubs only: set secure on the hub, too"
-                ) from err
+                return self._avoid(
+                    _StrangerError(
+                        camera, f"the camera at {camera} runs another model than this hub: give both the same bundle"
+                    )
+                )
+        if self._wants_a_bond(err) and not self.settings.secure:
+            return self._avoid(
+                _StrangerError(camera, f"the camera at {camera} talks to bonded hubs only: set secure on the hub, too")
+            )
         if isinstance(err, BleakCharacteristicNotFoundError):
             return "the camera has not all of the characteristics: does it run the same version?"
         if isinstance(err, BleakBluetoothNotAvailableError):
@@ -322,6 +381,12 @@ class Hub:
         if isinstance(err, PacketError):
             return f"the camera sends what this version does not understand ({_line(err)})"
         return _line(err)
+
+    def _wants_a_bond(self, err: BaseException) -> bool:
+        """Whether a request was refused because the link is not encrypted."""
+        if isinstance(err, BleakGATTProtocolError):
+            return int(getattr(err, "code", 0) or 0) in _ENCRYPTION_ERRORS
+        return isinstance(err, BleakDBusError) and err.dbus_error in _NOT_PERMITTED
 
     # What the camera and the system say -------------------------------------------------------------------
     def _on_disconnected(self, _client: BleakClient) -> None:
@@ -348,6 +413,18 @@ class Hub:
         if state != self._state:
             self._state = state
             self._on_change(state)
+
+
+class _StrangerError(BleakError):
+    """A camera that is not this hub's.
+
+    Attributes:
+        address: the camera's; empty where none but strangers are heard.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(reason)
+        self.address = address
 
 
 class _NotFoundError(BleakError):

@@ -17,11 +17,11 @@ Three cases:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from fleet.ble.phase import EventPhase
+from fleet.ble.waiting import is_set_within
 from fleet.link.accounting import Event
 from fleet.link.airtime import pair_us
 from fleet.link.scheduler import Scheduler
@@ -144,8 +144,7 @@ class Pump:
             if due is not None and due - now < CLOCK_S:
                 await self.hand_over()
                 continue
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), None if due is None else due - now)
+            await is_set_within(None if due is None else due - now, self._poked)
 
     def _next_event(self, now: float) -> float:
         ci_s = self._scheduler.parameters.ci_s

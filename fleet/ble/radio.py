@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fleet.ble.adapter import open_adapter, until_lost
 from fleet.ble.background import Background
@@ -124,7 +124,7 @@ class CameraRadio:
                         camera.ask(self._wish)
                         self._camera, failures = camera, 0
                         self._started.set()
-                        await until_lost(transport)
+                        await _until_first(until_lost(transport), camera.until_mute())
                     finally:
                         self._camera = None
                         await camera.stop()
@@ -179,7 +179,12 @@ class HubRadio:
         self._background.close()
 
     def stop(self, notice: ExitNotice) -> None:
-        """Send an exit notice; never blocks."""
+        """Send an exit notice; never blocks.
+
+        Raises:
+            PacketError: the notice does not fit its six bytes.
+        """
+        notice = notice.on_air()
         self._background.call(lambda: self._hub.stop(notice) if self._hub is not None else None)
 
     def counts(self) -> tuple[int, int, int, int]:
@@ -196,6 +201,16 @@ class HubRadio:
     def _ended(self, error: BaseException | None) -> None:
         if error is not None:
             self._on_end(one_line(error))
+
+
+async def _until_first(*waits: Coroutine[Any, Any, None]) -> None:
+    """Wait until one of them returns; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def one_line(error: BaseException) -> str:

@@ -24,12 +24,11 @@ notice takes up a payload's room (a slow PHY in a tight interval), the event car
 
 from __future__ import annotations
 
-import struct
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
-from fleet.errors import FleetError
 from fleet.link.accounting import Event, InferenceAccount, Ledger, LinkTotals
 from fleet.link.airtime import NOTICE_OCTETS, exchange_ends_us, ll_octets
 from fleet.link.clock import EventClock
@@ -40,6 +39,8 @@ from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.link.uplink import UplinkQueue
 from fleet.packet import HEADER, LOCAL_ANSWER_STAGE, ExitNotice
+
+REMEMBERED_NOTICES = 8
 
 
 class Scheduler:
@@ -86,7 +87,7 @@ class Scheduler:
         self._downlink = NoticeRepeater()
         self._ledger = Ledger()
         self._totals = _Totals()
-        self._last_heard: int | None = None
+        self._heard: deque[int] = deque(maxlen=REMEMBERED_NOTICES)
 
     @property
     def parameters(self) -> LinkParameters:
@@ -150,13 +151,9 @@ class Scheduler:
             Whether it is new: not when it is out of date or the same inference was stopped before.
 
         Raises:
-            FleetError: the notice does not fit its six bytes.
+            PacketError: the notice does not fit its six bytes.
         """
-        try:
-            on_the_air = ExitNotice.unpack(notice.pack())
-        except (struct.error, ValueError, OverflowError):
-            raise FleetError(f"this exit notice does not fit its six bytes: {notice}") from None
-        return self._downlink.put(on_the_air)
+        return self._downlink.put(notice.on_air())
 
     def configure(self, parameters: LinkParameters) -> None:
         """Change the link between two events, in mid-inference if need be.
@@ -198,9 +195,9 @@ class Scheduler:
         Returns:
             Whether it is the first of its inference; repeats are not counted.
         """
-        if notice.inference_id == self._last_heard:
+        if notice.inference_id in self._heard:
             return False
-        self._last_heard = notice.inference_id
+        self._heard.append(notice.inference_id)
         self._totals.exits_delivered += 1
         self._answered(notice.inference_id)
         return True

@@ -20,6 +20,8 @@ def make_world():
     yield make
     for world in worlds:
         world.close()
+        # What bumble leaves behind of a request that was refused or broken off is bumble's.
+        assert not [error for error in world.errors if "/bumble/" not in repr(error)]
 
 
 @pytest.fixture

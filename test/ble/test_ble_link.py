@@ -11,10 +11,11 @@ from bumble.gatt import GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR
 from bumble_bleak import Scanner, backend_on
 
 from fleet.ble import service
+from fleet.ble.gaps import GapCounter
 from fleet.ble.hub import Phase as HubPhase
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
-from fleet.packet import ExitNotice, Header
+from fleet.packet import ExitNotice, Header, PacketError
 
 
 def stage(inference, number, count, length=244):
@@ -100,7 +101,7 @@ def test_totals_of_the_camera_add_up(world):
         world.advance(0.04)
     totals = world.camera.statistics
     assert totals.offered == totals.sent + totals.dropped + totals.pending
-    assert totals.sent == len(world.packets) + 0
+    assert totals.sent == len(world.packets)
 
 
 # Complaint 1 ----------------------------------------------------------------------------------------------------
@@ -274,12 +275,24 @@ def test_complaint_5_a_hub_that_hangs_up_when_asked_is_not_asked_again(world):
     world.air.hangs_up_on_updates = True
     world.add_camera(wish=wish(ci_ms=100.0))
     world.add_hub(ci_ms=30.0)
-    world.until(lambda: world.camera.state.connections == 2, limit=30)
+    world.until(lambda: world.camera.state.connections == 3, limit=60)  # once may be chance
     world.join()
     world.advance(60)
     assert world.hub.state.phase is HubPhase.CONNECTED
-    assert world.hub.state.connections == 2
+    assert world.hub.state.connections == 3
     assert any("not asked again" in state.message for state in world.camera_states)
+
+
+def test_complaint_5_a_blackout_or_a_hub_that_starts_anew_is_not_taken_for_offence(world):
+    world.add_camera(wish=wish(ci_ms=100.0))
+    world.add_hub(ci_ms=30.0, supervision_ms=420.0)
+    for turn in (1, 2, 3):
+        world.until(lambda turn=turn: world.hub.state.connections == turn, limit=60)
+        world.until(lambda: world.camera._current and world.camera._current.asked_at is not None, limit=10)
+        if turn < 3:
+            world.drop(hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
+    world.until(lambda: world.hub.state.link.ci_ms == 100.0, limit=30)
+    assert not any("not asked again" in state.message for state in world.camera_states)
 
 
 def test_a_change_of_the_wish_is_asked_for_while_connected(world):
@@ -289,6 +302,73 @@ def test_a_change_of_the_wish_is_asked_for_while_connected(world):
     world.advance(2)
     world.call(world.camera.ask, wish(ci_ms=50.0))
     world.until(lambda: world.hub.state.link.ci_ms == 50.0)
+
+
+def test_another_phy_is_asked_for_while_connected(world):
+    world.add_camera()
+    world.add_hub()
+    world.join()
+    world.advance(2)
+    assert world.hub.state.link.phy == "2M"
+    world.call(world.camera.ask, wish(ci_ms=50.0, phy="1M"))
+    world.until(lambda: (world.hub.state.link.ci_ms, world.hub.state.link.phy) == (50.0, "1M"))
+
+
+def test_the_camera_gives_up_the_place_of_somebody_who_is_no_hub(world):
+    world.add_camera()
+    nobody = world.make_central("C0:00:00:00:00:09")
+    connection = world.run(nobody.connect_le(hci.Address(world.camera.settings.address)))
+    gone = []
+    connection.on("disconnection", gone.append)
+    world.add_hub()
+    world.until(lambda: gone, limit=90)
+    world.join(limit=90)
+
+
+def test_whoever_stops_listening_stops_the_pump(world):
+    world.add_camera()
+    world.add_hub()
+    world.join()
+    current = world.camera._current
+    pumps = []
+    for _ in range(20):
+        pumps.append(current._tasks["pump"])
+        world.call(current.subscription, False)
+        world.advance(0.011)
+        world.call(current.subscription, True)
+        world.advance(0.041)
+    assert [pump.done() for pump in pumps] == [True] * 20
+
+
+def test_a_notice_that_is_no_notice_does_not_touch_the_connection(world):
+    world.add_camera()
+    world.add_hub()
+    world.join()
+    for confidence in (float("nan"), float("inf")):
+        with pytest.raises(PacketError):
+            world.call(world.hub.stop, ExitNotice(7, 3, 1, confidence))
+    world.advance(5)
+    assert (world.hub.state.phase, world.hub.state.connections) == (HubPhase.CONNECTED, 1)
+
+
+def test_a_hosts_second_telling_of_a_packet_is_no_loss():
+    gaps = GapCounter()
+    for sequence in (0, 1, 1, 2):
+        gaps.count(sequence)
+    assert (gaps.received, gaps.lost) == (3, 0)
+
+
+@pytest.mark.parametrize("ci_ms", [5.0, 4500.0])
+def test_an_interval_that_ble_does_not_have_is_not_believed(world, ci_ms, monkeypatch):
+    world.add_camera()
+    monkeypatch.setattr(
+        "bumble.device.Connection.Parameters.connection_interval",
+        property(lambda _: ci_ms, lambda _, __: None),
+        raising=False,
+    )
+    world.add_hub()
+    world.join(limit=120)
+    assert world.camera.state.link.ci_ms == min(4000.0, max(7.5, ci_ms))
 
 
 # Complaint 6 ----------------------------------------------------------------------------------------------------
@@ -410,9 +490,12 @@ def test_complaint_9_a_second_without_radio_does_not_drop_the_link(world):
 
 
 # The two must belong together -----------------------------------------------------------------------------------
+CAMERA = "D0:00:00:00:00:01"
+
+
 def test_a_hub_with_another_bundle_refuses_the_camera_in_one_line(world):
-    world.add_camera(identity=b"camera..")
-    world.add_hub(identity=b"hub.....")
+    world.add_camera(identity=b"camera..", address=CAMERA)
+    world.add_hub(identity=b"hub.....", wanted=CAMERA)
     with pytest.raises(FleetError, match="runs another model") as caught:
         world.run(world.hub_task)
     assert "\n" not in str(caught.value)
@@ -424,11 +507,31 @@ def test_a_hub_with_another_bundle_refuses_the_camera_in_one_line(world):
 
 def test_a_camera_refuses_a_hub_that_does_not_check(world, monkeypatch):
     monkeypatch.setattr("fleet.ble.hub.Hub._check_identity", lambda *_: None)
-    world.add_camera(identity=b"camera..")
-    world.add_hub(identity=b"hub.....")
+    world.add_camera(identity=b"camera..", address=CAMERA)
+    world.add_hub(identity=b"hub.....", wanted=CAMERA)
     with pytest.raises(FleetError, match="another model"):
         world.run(world.hub_task)
     assert any(b"hub.....".hex() in state.message for state in world.camera_states)
+
+
+@pytest.mark.parametrize("theirs", [{"identity": b"stranger"}, {"secure": True}])
+def test_a_neighbours_camera_is_left_alone_and_ones_own_is_found(world, theirs):
+    world.add_camera(address="D0:00:00:00:00:09", **theirs)
+    world.add_hub()
+    world.until(lambda: "looking for another one" in world.hub.state.message, limit=30)
+    assert "D0:00:00:00:00:09" in world.hub.state.message
+    world.add_camera(address=CAMERA)
+    world.join(limit=90)
+    assert world.hub.state.camera == CAMERA
+
+
+def test_a_camera_that_was_given_the_right_bundle_meanwhile_is_tried_again(world):
+    world.add_camera(identity=b"an older")
+    world.add_hub()
+    world.until(lambda: "another model" in world.hub.state.message, limit=30)
+    world.run(world.camera.stop())
+    world.add_camera()
+    world.join(limit=180)
 
 
 def test_a_hub_takes_the_camera_with_its_address_only(world):

@@ -2,6 +2,7 @@
 """The camera's radio in its thread: an adapter that comes and goes (complaint 7, the camera's side)."""
 
 import asyncio
+import queue
 import threading
 
 import pytest
@@ -30,9 +31,18 @@ class Adapter:
 
     async def run(self):
         self.port, self.transport = await serve()
-        VirtualController("camera", host_source=self.transport.source, host_sink=self.transport.sink, link=VirtualAir())
+        self.controller = VirtualController(
+            "camera", host_source=self.transport.source, host_sink=self.transport.sink, link=VirtualAir()
+        )
         self.ready.set()
         await asyncio.get_running_loop().create_future()
+
+    def fall_silent(self):
+        """Gone without a word, as a Linux HCI socket's adapter goes."""
+        self.controller.on_packet = lambda _packet: None
+
+    def speak(self):
+        del self.controller.on_packet
 
     def unplug(self):
         self.background.call(self.transport.sink.transport.close)
@@ -66,6 +76,26 @@ def test_complaint_7_a_camera_opens_an_adapter_again_that_went_away(adapter, mon
     radio.offer(1, 1, [Header(1, 1, 0, 0, 1).pack()])  # nobody is there: nothing happens
     assert radio.report(1) is None
     assert radio.statistics().sent == 0
+    radio.close()
+
+
+def test_complaint_7_an_adapter_that_goes_without_a_word_is_missed(adapter, monkeypatch):
+    monkeypatch.setattr(fleet.ble.radio, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("fleet.ble.camera.ASK_CONTROLLER_S", 0.05)
+    monkeypatch.setattr("fleet.ble.camera.POWER_ON_S", 0.5)
+    phases = queue.Queue()
+    radio = CameraRadio(
+        f"tcp-client:127.0.0.1:{adapter.port}",
+        CameraSettings(IDENTITY),
+        on_exit=lambda notice: None,
+        on_change=lambda state: phases.put(state.phase),
+    )
+    radio.start()
+    assert phases.get(timeout=LIMIT_S) is Phase.ADVERTISING
+    adapter.fall_silent()
+    assert phases.get(timeout=LIMIT_S) is Phase.OFF
+    adapter.speak()
+    assert phases.get(timeout=LIMIT_S) is Phase.ADVERTISING
     radio.close()
 
 

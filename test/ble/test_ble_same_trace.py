@@ -87,7 +87,7 @@ def test_the_simulator_emits_the_schedulers_packets(ci_ms):
 @pytest.mark.ros
 @pytest.mark.parametrize("ci_ms", CI_MS)
 def test_the_emulated_bridge_node_emits_the_schedulers_packets(ros, ci_ms):
-    from fleet_msgs.msg import FeaturePacket, PacketData, StageFeatures  # noqa: PLC0415
+    from fleet_msgs.msg import ExitDecision, FeaturePacket, PacketData, StageFeatures  # noqa: PLC0415
 
     class Clock:
         time = 100.0
@@ -97,6 +97,7 @@ def test_the_emulated_bridge_node_emits_the_schedulers_packets(ros, ci_ms):
     node.wait = lambda condition, _until: condition.wait(0.002)  # the clock stands still until this test moves it
     listener, heard = ros.listener(), []
     listener.create_subscription(FeaturePacket, "/trace/link/packets", heard.append, 100)
+    listener.create_publisher(ExitDecision, "/trace/exit", 10)  # a hub, not a recorder
     features = listener.create_publisher(StageFeatures, "/trace/features", 10)
     node.start()
     ros.until(lambda: features.get_subscription_count() and node._connected, "discovery")

@@ -3,8 +3,10 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
+from bleak.exc import BleakError
 from bumble import att, core, hci
 from bumble.device import Peer
 
@@ -90,6 +92,74 @@ def test_complaint_8_a_camera_that_lost_its_bond_is_paired_with_again(world):
     works(world, 5)
 
 
+def test_complaint_8_a_lost_bond_is_noticed_where_pairing_says_that_it_is_done(world, monkeypatch):
+    """BlueZ's way: pair() returns at once where there is a bond, and the first encrypted request fails."""
+    world.add_camera(secure=True)
+    world.add_hub(secure=True)
+    world.join()
+    pair, read = world.backend.client.pair, world.backend.client.read_gatt_char
+
+    async def knows(client):
+        return await client.central.keystore.get(str(client._connection.peer_address)) is not None
+
+    async def pair_like_bluez(client, *args, **kwargs):
+        if not await knows(client):
+            await pair(client, *args, **kwargs)
+
+    async def read_like_bluez(client, *args, **kwargs):
+        if await knows(client) and not client._connection.is_encrypted:
+            try:
+                await client._ask(client._connection.encrypt())
+            except BleakError:
+                await client.disconnect()
+                raise BleakError("Not connected") from None
+        return await read(client, *args, **kwargs)
+
+    monkeypatch.setattr(world.backend.client, "pair", pair_like_bluez)
+    monkeypatch.setattr(world.backend.client, "read_gatt_char", read_like_bluez)
+    world.drop()
+    world.until(lambda: world.hub.state.connections == 2, limit=60)  # with the bond all is well
+    world.camera._device.keystore.all_keys.clear()
+    world.drop()
+    world.until(lambda: world.hub.state.connections == 3, limit=240)
+    assert any("bond with the camera is lost" in state.message for state in world.hub_states)
+
+
+def test_one_failure_does_not_cost_the_bond(world, monkeypatch):
+    world.add_camera(secure=True)
+    world.add_hub(secure=True)
+    world.join()
+    unpaired = []
+    monkeypatch.setattr(world.backend.client, "unpair", lambda *_: unpaired.append(1))
+    read, turns = world.backend.client.read_gatt_char, iter([1, 1])
+
+    async def fails_twice(client, *args, **kwargs):
+        if next(turns, 0):
+            raise BleakError("Not connected")
+        return await read(client, *args, **kwargs)
+
+    monkeypatch.setattr(world.backend.client, "read_gatt_char", fails_twice)
+    world.drop()
+    world.until(lambda: world.hub.state.connections == 2, limit=60)
+    assert not unpaired
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{]", '{"a": 1}', None])
+def test_a_file_of_bonds_that_cannot_be_used_is_named_at_once(world, tmp_path, content):
+    bonds = tmp_path / "bonds.json"
+    if content is None:
+        bonds.mkdir()
+    else:
+        bonds.write_text(content)
+    with pytest.raises(FleetError, match=str(bonds)):
+        world.add_camera(secure=True, bonds=bonds)
+
+
+def test_a_place_where_no_bonds_can_be_kept_is_named_at_once(world):
+    with pytest.raises(FleetError, match=r"cannot keep bonds in /proc/no/bonds\.json"):
+        world.add_camera(secure=True, bonds=Path("/proc/no/bonds.json"))
+
+
 def test_complaint_8_a_hub_that_lost_its_bond_is_told_what_to_do(world):
     world.add_camera(secure=True)
     world.add_hub(secure=True)
@@ -153,8 +223,8 @@ def test_a_stranger_does_not_keep_the_hub_out_for_long(world):
 
 
 def test_a_hub_that_does_not_encrypt_is_told_that_it_must(world):
-    world.add_camera(secure=True)
-    world.add_hub(secure=False)
+    world.add_camera(secure=True, address="D0:00:00:00:00:01")
+    world.add_hub(secure=False, wanted="D0:00:00:00:00:01")
     with pytest.raises(FleetError, match="talks to bonded hubs only") as caught:
         world.run(world.hub_task)
     assert "\n" not in str(caught.value)

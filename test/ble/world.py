@@ -98,10 +98,10 @@ class World:
         await device.power_on()
         return device
 
-    def add_hub(self, *, identity=IDENTITY, secure=False, attempts=0, central=None, **radio):
+    def add_hub(self, *, identity=IDENTITY, wanted="", secure=False, attempts=0, central=None, **radio):
         self.central = central or self.make_central()
         self.backend = backend_on(self.central, **radio)
-        settings = HubSettings(identity=identity, secure=secure, attempts=attempts)
+        settings = HubSettings(identity=identity, address=wanted, secure=secure, attempts=attempts)
         self.hub = self.run(
             self._make(Hub, settings, on_packet=self._on_packet, backend=self.backend, on_change=self.hub_states.append)
         )
@@ -132,10 +132,10 @@ class World:
     def close(self):
         if self.hub_task is not None:
             self.hub_task.cancel()
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        while tasks := asyncio.all_tasks(self.loop):
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self.loop.close()
         asyncio.set_event_loop(None)

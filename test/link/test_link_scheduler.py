@@ -13,7 +13,7 @@ from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF52832
 from fleet.link.scheduler import Scheduler
 from fleet.link.uplink import MAX_PENDING
-from fleet.packet import ExitNotice, Header, LocalAnswer, stamp
+from fleet.packet import ExitNotice, Header, LocalAnswer, PacketError, stamp
 
 
 def packets(inference_id, stage, count=1, length=244, first=0):
@@ -301,10 +301,16 @@ def test_a_notice_for_an_older_inference_does_not_touch_the_newer_one():
     assert scheduler.offer(6, 2, packets(6, 2))
 
 
+def test_notices_that_come_by_turns_are_told_once_each():
+    scheduler = link()
+    heard = [scheduler.heard(notice(number)) for number in (5, 6, 5, 6, 5, 7)]
+    assert heard == [True, True, False, False, False, True]
+
+
 def test_a_notice_that_does_not_fit_its_bytes_is_refused():
-    with pytest.raises(FleetError, match="does not fit its six bytes"):
+    with pytest.raises(PacketError, match="exit notice out of range"):
         link().stop(ExitNotice(70_000, 0, 1, 0.5))
-    with pytest.raises(FleetError, match="does not fit its six bytes"):
+    with pytest.raises(PacketError, match="exit notice out of range"):
         link().stop(ExitNotice(5, 0, 1, float("nan")))
 
 
