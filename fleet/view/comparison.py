@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a frame would have cost without FLEET, by the definitions of latency and energy of docs/architecture.md.
+"""What a frame would have cost without FLEET.
 
-Two other ways to use the same device, link and picture:
+The clock starts when the frame is ready on the device and ends when the device holds the answer. Energy is the
+device's: its processor while it is busy (an idle one takes none), and its radio in every event until the answer. Two
+other ways to use the same device, link and picture:
 
 *always local*
     the device runs its whole network and never turns the radio on.
