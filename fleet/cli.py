@@ -25,12 +25,9 @@ from fleet.commands.train import train
 from fleet.commands.up import up
 from fleet.errors import FleetError
 
-try:
-    from typer.exceptions import TyperException as UsageProblem
-except ImportError:  # before 0.26 typer's errors were click's
-    from click import ClickException as UsageProblem  # type: ignore[assignment]
-
 INTERRUPTED = 130
+# What every complaint of the parser derives from: click's class or, in newer releases, typer's own copy of it.
+_USAGE_PROBLEM: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="fleet",
@@ -71,7 +68,7 @@ def main() -> None:
         code = app(standalone_mode=False)  # otherwise a wrong option is a box of five lines
     except FleetError as err:
         _fail(str(err))
-    except UsageProblem as err:
+    except _USAGE_PROBLEM as err:
         _fail(_advice(err))
     except typer.Abort:
         sys.exit(1)
@@ -84,7 +81,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _advice(problem: UsageProblem) -> str:
+def _advice(problem: typer.BadParameter) -> str:
     """One line from the parser's complaint, and where to read on; the help itself where nothing was asked for."""
     message = " ".join(problem.format_message().split()).rstrip(".")
     context = getattr(problem, "ctx", None)
