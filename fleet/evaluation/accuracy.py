@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,14 @@ class Recorded:
         classes: index of the true class, -1 where the folder names a group only, shape (N,).
         latents: by stage, what travels before quantisation, shapes (N, c, g, g).
         local: logits of the device's own answer, shape (N, classes).
+        local_exits: logits of its exits for the race, by stage, shapes (N, classes); most bundles have none.
     """
 
     truths: npt.NDArray[np.int64]
     classes: npt.NDArray[np.int64]
     latents: dict[int, FloatArray]
     local: FloatArray
+    local_exits: dict[int, FloatArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.truths)
@@ -51,7 +53,8 @@ class Recorded:
     def first(self, count: int) -> Recorded:
         """The first so many images, or all."""
         latents = {n: maps[:count] for n, maps in self.latents.items()}
-        return Recorded(self.truths[:count], self.classes[:count], latents, self.local[:count])
+        exits = {n: logits[:count] for n, logits in self.local_exits.items()}
+        return Recorded(self.truths[:count], self.classes[:count], latents, self.local[:count], exits)
 
 
 def record(bundle: Bundle, network: DeviceNetwork, frames: Iterable[Frame], seen: Callable[[], None]) -> Recorded:
@@ -70,6 +73,7 @@ def record(bundle: Bundle, network: DeviceNetwork, frames: Iterable[Frame], seen
     classes: list[int] = []
     latents: dict[int, list[FloatArray]] = {n: [] for n in bundle.layouts}
     local: list[FloatArray] = []
+    local_exits: dict[int, list[FloatArray]] = {n: [] for n in bundle.local_exits}
     known = bundle.classes
     for frame in frames:
         seen()
@@ -84,6 +88,8 @@ def record(bundle: Bundle, network: DeviceNetwork, frames: Iterable[Frame], seen
             features = output.features
             if n in latents and output.latent is not None:
                 latents[n].append(output.latent)
+            if n in local_exits:
+                local_exits[n].append(network.run_local(n, features)[0])
         local.append(features[0])
     if not truths:
         raise FleetError(
@@ -95,6 +101,7 @@ def record(bundle: Bundle, network: DeviceNetwork, frames: Iterable[Frame], seen
         np.asarray(classes, np.int64),
         {n: np.stack(maps) for n, maps in latents.items()},
         np.stack(local),
+        {n: np.stack(logits) for n, logits in local_exits.items()},
     )
 
 

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All schemes of a trace on one platform and one unit: operating points from calibration, results on test.
+
+What does not hang on the link is worked out once: judged logits, the target, local early exit's points, and which
+uploads are worth a try. :meth:`Contest.row` then replays one link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fleet.evaluation.air import Air
+from fleet.evaluation.certainty import Judged, Rule, Truth, Unit, judge_rows
+from fleet.evaluation.outcomes import Outcomes, local_outcomes
+from fleet.evaluation.plan import VARIANTS, Plan, Variant
+from fleet.evaluation.replay import Packets
+from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_local
+from fleet.evaluation.schemes.ours import DEVICE, Pace, Race, Recorded
+from fleet.evaluation.schemes.upload import Uploads, variants
+from fleet.evaluation.stopping import Choice, choose_each, choose_single
+from fleet.evaluation.trace import (
+    SPLITS,
+    Split,
+    Trace,
+    fleet_ends,
+    fleet_logits,
+    fleet_sizes,
+    rival_bytes,
+    rival_logits,
+)
+from fleet.link.parameters import LinkParameters
+from fleet.link.radios import NRF5340
+from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.platforms import PlatformProfile
+
+WHOLE = "whole-network"
+"""The base network on the device, a local exit behind everything: the rival that every bundle has."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A scheme at its operating point.
+
+    Attributes:
+        point: for people and for JSON.
+        calibration: accuracy and mean seconds on the calibration split.
+        outcomes: on the test split, None where the target was not reached on calibration.
+        right: of each image.
+        shares: of the frames, by who answers.
+    """
+
+    point: Mapping[str, Any]
+    calibration: tuple[float, float]
+    outcomes: Outcomes | None = None
+    right: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+class Judge:
+    """A trace's logits, judged once a unit and rule.
+
+    Args:
+        trace: what is replayed.
+        unit: what is judged.
+    """
+
+    def __init__(self, trace: Trace, unit: Unit) -> None:
+        self.trace, self.unit = trace, unit
+        self._truths = {
+            s: Truth(np.asarray(trace.array(s, "truths")), np.asarray(trace.array(s, "classes"))) for s in SPLITS
+        }
+        self.images = {s: self._truths[s].counted(trace.index.classes, unit) for s in SPLITS}
+        self._known: dict[Any, Any] = {}
+
+    def rows(self, split: Split, name: str, temperatures: Sequence[float], rule: Rule = "confidence") -> Judged:
+        """The judged rows of an array of logits."""
+        key = split, name, rule
+        if key not in self._known:
+            chosen = self.images[split]
+            logits = self.trace.array(split, name)
+            logits = logits if logits.ndim == 3 else logits[None]
+            self._known[key] = judge_rows(
+                logits[:, chosen], temperatures, self.trace.index.classes, self._truths[split].take(chosen),
+                unit=self.unit, rule=rule,
+            )  # fmt: skip
+        found: Judged = self._known[key]
+        return found
+
+    def recorded(self, split: Split, payload: int, rule: Rule) -> Recorded:
+        """What the trace has of FLEET."""
+        key = split, payload, rule, "fleet"
+        if key not in self._known:
+            index, chosen = self.trace.index, self.images[split]
+            states = index.payloads[payload]
+            sizes, ends = (self.trace.array(split, kind(payload))[:, :, chosen] for kind in (fleet_sizes, fleet_ends))
+            temperatures = [index.temperatures.get(s.stage, 1.0) for s in states.states]
+            heads = index.local_exits
+            local = None
+            if heads:
+                local = self.rows(split, "local-exits", [h["temperature"] for h in heads], rule)
+            self._known[key] = Recorded(
+                Packets.of(sizes, ends),
+                states,
+                self.rows(split, fleet_logits(payload), temperatures, rule),
+                self.device(split, rule),
+                local,
+                tuple(int(h["n"]) for h in heads),
+            )
+        found: Recorded = self._known[key]
+        return found
+
+    def device(self, split: Split, rule: Rule = "confidence") -> Judged:
+        """The whole network on the device, one row."""
+        return self.rows(split, "local", [self.trace.index.temperatures.get(LOCAL_ANSWER_STAGE, 1.0)], rule)
+
+    def rival(self, split: Split, name: str) -> Judged:
+        """A rival's rows."""
+        return self.rows(split, rival_logits(name), self.trace.index.rivals[name]["temperatures"])
+
+    def sizes(self, split: Split, name: str) -> npt.NDArray[np.int64]:
+        """Bytes of a rival's uploads."""
+        return np.asarray(self.trace.array(split, rival_bytes(name)), np.int64)[:, self.images[split]]
+
+
+class Contest:
+    """All schemes on one platform.
+
+    Args:
+        judge: of the unit.
+        plan: what is compared.
+        profile: of the device, its time scale included.
+    """
+
+    def __init__(self, judge: Judge, plan: Plan, profile: PlatformProfile) -> None:
+        self.judge, self.plan, self.profile = judge, plan, profile
+        self._phases = {
+            split: np.random.default_rng([plan.seed, number]).random(judge.trace.pictures(split))[judge.images[split]]
+            for number, split in enumerate(SPLITS)
+        }
+        rivals = judge.trace.rivals if plan.rivals is None else [r for r in judge.trace.rivals if r in plan.rivals]
+        about = judge.trace.index.rivals
+        self._local_names = [name for name in rivals if about[name]["kind"] == "local"]
+        self._upload_names = [name for name in rivals if about[name]["kind"] == "offload"]
+
+    # The local schemes know no link.
+
+    @cached_property
+    def local(self) -> dict[str, dict[Split, LocalExits]]:
+        """The local schemes, the whole network among them."""
+        found = {
+            name: {
+                s: LocalExits.of(self.judge.trace.index.rivals[name], self.judge.rival(s, name), self.profile)
+                for s in SPLITS
+            }
+            for name in self._local_names
+        }
+        seconds = self._pace().whole
+        found[WHOLE] = {s: LocalExits((DEVICE,), self.judge.device(s), (seconds,), (0.0,)) for s in SPLITS}
+        return found
+
+    @cached_property
+    def target(self) -> float:
+        """Accuracy that every scheme has to reach on the calibration split."""
+        return max(best_accuracy(exits["calibration"]) for exits in self.local.values()) - self.plan.target_loss
+
+    @cached_property
+    def local_points(self) -> dict[str, LocalPoint]:
+        """The local schemes' operating points."""
+        return {name: choose_local(exits["calibration"], self.target) for name, exits in self.local.items()}
+
+    @cached_property
+    def all_uploads(self) -> dict[str, dict[Split, Uploads]]:
+        """The uploading schemes with all their points; those with stripped headers are schemes of their own."""
+        found = {}
+        for name in self._upload_names:
+            about = self.judge.trace.index.rivals[name]
+            whole = {
+                s: Uploads.of(about, self.judge.rival(s, name), self.judge.sizes(s, name), self.profile) for s in SPLITS
+            }
+            for suffix, points in variants(about).items():
+                found[name + suffix] = {s: whole[s].only(points) for s in SPLITS}
+        return found
+
+    @cached_property
+    def uploads(self) -> dict[str, dict[Split, Uploads]]:
+        """The uploading schemes with the points that are worth a try."""
+        found = {}
+        for name, uploads in self.all_uploads.items():
+            worth = uploads["calibration"].worth_trying(self.target)
+            found[name] = {s: uploads[s].only(worth) for s in SPLITS}
+        return found
+
+    def _pace(self, heads: Sequence[int] = ()) -> Pace:
+        index = self.judge.trace.index
+        macs = {int(h["n"]): h["macs"] for h in index.local_exits}
+        return Pace.of(index.stages, len(index.sent), self.profile, {n: macs[n] for n in heads})
+
+    def air(self, split: Split, link: LinkParameters) -> Air:
+        """A link at each image's phase."""
+        return Air.at_phases(link, NRF5340, self._phases[split])
+
+    def results(self, link: LinkParameters, hints: dict[str, tuple[float, ...]]) -> dict[str, Result]:
+        """Every scheme on one link.
+
+        Args:
+            link: without loss.
+            hints: thresholds that were good on a similar link, by scheme; the new ones are left in it.
+        """
+        found = {name: self._ours(VARIANTS[name], name, link, hints) for name in self.plan.fleet if self._can(name)}
+        found.update({name: self._local(name, link) for name in self.local})
+        found.update({name: self._upload(name, link) for name in self.uploads})
+        return found
+
+    def _can(self, name: str) -> bool:
+        return not VARIANTS[name].race or bool(self.judge.trace.index.local_exits)
+
+    def _ours(self, variant: Variant, name: str, link: LinkParameters, hints: dict[str, tuple[float, ...]]) -> Result:
+        best: tuple[Choice, tuple[int, ...]] | None = None
+        for heads in self._teams(variant):
+            race = self.race(variant, "calibration", link, heads)
+            key = f"{name} {heads}"
+            known = [hints[key]] if key in hints else []
+            choice = (
+                choose_each(race.runs, self.target, known) if variant.each else choose_single(race.runs, self.target)
+            )
+            hints[key] = choice.thresholds
+            if best is None or choice.score.better(best[0].score, self.target):
+                best = choice, heads
+        assert best is not None
+        choice, heads = best
+        score = choice.score
+        names = self.race_names(heads)
+        point = {"thresholds": {n: _level(t) for n, t in zip(names, choice.thresholds, strict=True)}}
+        if score.accuracy < self.target - 1e-9:
+            return Result(point, (score.accuracy, score.cost))
+        test = self.race(variant, "test", link, heads)
+        outcomes, right, who = test.end(choice.thresholds)
+        shares = np.bincount(who, minlength=len(test.names)) / len(who)
+        said = {n: float(share) for n, share in zip(test.names, shares, strict=True) if share}
+        return Result(point, (score.accuracy, score.cost), outcomes, right, said)
+
+    def _teams(self, variant: Variant) -> list[tuple[int, ...]]:
+        """Which local exits may run: none without a race, else none, each alone, and all."""
+        stages = tuple(int(h["n"]) for h in self.judge.trace.index.local_exits)
+        if not variant.race:
+            return [()]
+        return list(dict.fromkeys([(), *((n,) for n in stages), stages]))
+
+    def race_names(self, heads: Sequence[int]) -> tuple[str, ...]:
+        """What each of a race's thresholds belongs to."""
+        return (*map(str, self.judge.trace.index.sent), *(f"local {n}" for n in heads))
+
+    def race(self, variant: Variant, split: Split, link: LinkParameters, heads: tuple[int, ...]) -> Race:
+        """FLEET on one link, replayed."""
+        rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
+        recorded = self.judge.recorded(split, link.payload, rule)
+        rows = tuple(recorded.local_stages.index(n) for n in heads)
+        return Race.on(
+            recorded, self._pace(heads), self.air(split, link),
+            exit_s=self.plan.cloud_s, local=rows, agreement=variant.rule == "agreement",
+        )  # fmt: skip
+
+    def _local(self, name: str, link: LinkParameters) -> Result:
+        point = self.local_points[name]
+        exits, score = self.local[name]["test"], point.choice.score
+        levels = {exits.names[n]: _level(t) for n, t in zip(point.asked[:-1], point.choice.thresholds, strict=False)}
+        about = {"exits": [exits.names[n] for n in point.asked], "thresholds": levels}
+        if score.accuracy < self.target - 1e-9:
+            return Result(about, (score.accuracy, score.cost))
+        answered, right, who = exits.end(point.asked, point.choice.thresholds)
+        shares = np.bincount(who, minlength=len(exits.names)) / len(who)
+        said = {n: float(share) for n, share in zip(exits.names, shares, strict=True) if share}
+        outcomes = local_outcomes(self.air("test", link), answered)
+        return Result(about, (score.accuracy, score.cost), outcomes, right, said)
+
+    def _upload(self, name: str, link: LinkParameters) -> Result:
+        uploads = self.uploads[name]["calibration"]
+        air, cloud_s = self.air("calibration", link), self.plan.cloud_s
+        costs = [float(uploads.end(p, air, cloud_s=cloud_s).latency.mean()) for p in range(len(uploads.names))]
+        best = int(np.argmin(costs))
+        point, accuracy = {"upload": uploads.names[best]}, uploads.accuracy(best)
+        if accuracy < self.target - 1e-9:
+            return Result(point, (accuracy, costs[best]))
+        test = self.uploads[name]["test"]
+        outcomes = test.end(best, self.air("test", link), cloud_s=cloud_s)
+        return Result(point, (accuracy, costs[best]), outcomes, test.judged.right[best])
+
+
+def _level(threshold: float) -> float | None:
+    """A threshold for JSON, which has no infinity."""
+    return round(threshold, 6) if np.isfinite(threshold) else None

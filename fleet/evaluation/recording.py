@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records a trace: the device's stages once, then the hub's exits in every state that a lossless link brings about."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fleet.bundle import Bundle, sha256_of
+from fleet.coders import Coder, view
+from fleet.errors import FleetError
+from fleet.evaluation.accuracy import Recorded
+from fleet.evaluation.trace import (
+    INDEX,
+    SPLITS,
+    Array,
+    Payload,
+    Split,
+    State,
+    TraceIndex,
+    all_states,
+    array_path,
+    coefficients,
+    fleet_ends,
+    fleet_logits,
+    fleet_sizes,
+    read_index,
+)
+from fleet.fusion import CloudNetwork
+from fleet.layout import FloatArray, StageLayout
+from fleet.packet import HEADER_BYTES
+from fleet.sources import Frame, open_source
+
+BATCH = 32
+"""Images at a time; more do not fit a processor's caches."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A part of a data set.
+
+    Attributes:
+        data: what :func:`fleet.sources.open_source` takes.
+        last: only the last so many pictures; 0: all.
+        first: only the first so many of these; 0: all.
+    """
+
+    data: str
+    last: int = 0
+    first: int = 0
+
+    def read(self) -> list[Frame]:
+        """The pictures.
+
+        Raises:
+            FleetError: there are none, or not so many.
+        """
+        with open_source(self.data, on_skip=lambda _line: None, realtime=False) as source:
+            if source.live:
+                raise FleetError(f"{self.data} is no set of pictures: give a directory or a tar of CLASS/FILE")
+            frames = deque(iter(source.read, None), maxlen=self.last or None)
+        if len(frames) < self.last:
+            raise FleetError(f"{self.data} has {len(frames)} pictures, not {self.last}")
+        return list(islice(frames, self.first or None))
+
+    def describe(self) -> dict[str, Any]:
+        """For the index."""
+        return {"data": Path(self.data).name, "last": self.last, "first": self.first}
+
+
+@dataclass
+class Recorder:
+    """Writes a trace, array by array; the index names only what is finished.
+
+    Attributes:
+        path: the folder.
+        index: as it is on disk.
+    """
+
+    path: Path
+    index: TraceIndex
+    _parts: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, path: Path, index: TraceIndex) -> Recorder:
+        """Begin a trace, or go on with one of the same bundle and pictures.
+
+        Raises:
+            FleetError: the folder holds another trace or cannot be written.
+        """
+        if (path / INDEX).is_file():
+            there = read_index(path)
+            for what, old, new in (
+                ("a bundle with other networks", there.bundle["content"], index.bundle["content"]),
+                ("other pictures", _data(there), _data(index)),
+            ):
+                if old != new:
+                    raise FleetError(f"{path} is a trace of {what}: give another --output")
+            recorder = cls(path, there)
+            if there.local_exits != index.local_exits:
+                gone = {f"{split}/{name}" for split in SPLITS for name in ("local", "local-exits")}
+                recorder.change(arrays={k: v for k, v in there.arrays.items() if k not in gone})
+            # Thresholds and temperatures do not matter to what is recorded: the newest count.
+            recorder.change(
+                bundle=index.bundle,
+                temperatures=index.temperatures,
+                thresholds=index.thresholds,
+                local_exits=index.local_exits,
+            )
+            return recorder
+        recorder = cls(path, index)
+        try:
+            for split in SPLITS:
+                (path / split).mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise FleetError(f"cannot write the trace to {path}: {err.strerror}") from err
+        recorder._write_index()
+        return recorder
+
+    def has(self, name: str) -> bool:
+        """Whether an array is finished."""
+        return name in self.index.arrays
+
+    def load(self, name: str) -> Array:
+        """A finished array."""
+        found: Array = np.load(array_path(self.path, name), mmap_mode="r")
+        return found
+
+    def save(self, arrays: Mapping[str, Array], **changes: Any) -> None:
+        """Write whole arrays, and what of the index changes with them."""
+        for name, array in arrays.items():
+            np.save(array_path(self.path, name), array)
+        self._finish(*arrays, **changes)
+
+    def open_part(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[Array, int]:
+        """An array that is written bit by bit, and how many images of it were finished when it was left."""
+        draft, progress = self._draft(name)
+        done = 0
+        if draft.is_file() and progress.is_file():
+            there = np.load(draft, mmap_mode="r+")
+            if there.shape == shape and there.dtype == np.dtype(dtype):
+                done = int(json.loads(progress.read_text()))
+                self._parts[name] = there
+        if name not in self._parts:
+            self._parts[name] = np.lib.format.open_memmap(draft, "w+", dtype=np.dtype(dtype), shape=shape)
+        return self._parts[name], done
+
+    def mark(self, name: str, done: int) -> None:
+        """So many images of an open part are finished."""
+        _flush(self._parts[name])
+        progress = self._draft(name)[1]
+        part = progress.with_suffix(".new")
+        part.write_text(json.dumps(done))
+        part.replace(progress)
+
+    def close_part(self, name: str) -> None:
+        """An open part is finished."""
+        _flush(self._parts.pop(name))
+        draft, progress = self._draft(name)
+        draft.replace(array_path(self.path, name))
+        self._finish(name)
+        progress.unlink(missing_ok=True)
+
+    def change(self, **changes: Any) -> None:
+        """Change entries of the index."""
+        self.index = replace(self.index, **changes)
+        self._write_index()
+
+    def _finish(self, *names: str, **changes: Any) -> None:
+        known = {name: sha256_of(array_path(self.path, name)) for name in names}
+        self.change(arrays={**self.index.arrays, **known}, **changes)
+
+    def _draft(self, name: str) -> tuple[Path, Path]:
+        file = array_path(self.path, name)
+        return file.with_suffix(".part.npy"), file.with_suffix(".progress")
+
+    def _write_index(self) -> None:
+        part = self.path / f"{INDEX}.part"  # an index that is rewritten is whole at every moment
+        try:
+            part.write_text(json.dumps(self.index.to_json(), indent=1) + "\n", encoding="utf-8")
+            part.replace(self.path / INDEX)
+        except OSError as err:
+            raise FleetError(f"cannot write {self.path / INDEX}: {err.strerror}") from err
+
+
+def _flush(array: Array) -> None:
+    if isinstance(array, np.memmap):
+        array.flush()
+
+
+def _data(index: TraceIndex) -> dict[str, Any]:
+    return {name: {k: split[k] for k in ("data", "last", "first")} for name, split in index.splits.items()}
+
+
+def save_device(recorder: Recorder, bundle: Bundle, split: Split, recorded: Recorded) -> None:
+    """Write what the device gave: truths, its own answers, coefficients of every stage."""
+    arrays: dict[str, Array] = {
+        "truths": recorded.truths,
+        "classes": recorded.classes,
+        "local": recorded.local.astype(np.float16),
+    }
+    if recorded.local_exits:
+        arrays["local-exits"] = np.stack([m for _, m in sorted(recorded.local_exits.items())]).astype(np.float16)
+    for n, layout in bundle.layouts.items():
+        values = bundle.coder.coefficients(layout, recorded.latents[n])
+        narrow = np.int8 if np.abs(values).max() < 128 else np.int16
+        arrays[coefficients(n)] = values.astype(narrow)
+    splits = {**recorder.index.splits, split: {**recorder.index.splits[split], "pictures": len(recorded)}}
+    recorder.save({f"{split}/{name}": array for name, array in arrays.items()}, splits=splits)
+
+
+def packets_of_stage(layout: StageLayout, values: Array, coder: Coder, payload: int) -> tuple[Array, Array]:
+    """Bytes of every packet of a stage, and the place behind the last coefficient that it lets decode.
+
+    Args:
+        layout: of the stage.
+        values: coefficients in the coder's order, shape (N, count).
+        coder: of the coefficients.
+        payload: bytes of a packet.
+
+    Returns:
+        Two arrays of shape (most packets, N), 0 where an image has no such packet.
+    """
+    rows = []
+    for image in values:
+        first, packets = 0, []
+        while first < layout.count:
+            bodies, count = coder.encode(layout, image.astype(np.int32), first, layout.count, payload - HEADER_BYTES)
+            # A run that takes several packets decodes with its last.
+            packets += [(HEADER_BYTES + len(body), first) for body in bodies[:-1]]
+            first += count
+            packets.append((HEADER_BYTES + len(bodies[-1]), first))
+        rows.append(packets)
+    most = max(map(len, rows))
+    sizes = np.zeros((most, len(rows)), np.uint8)
+    ends = np.zeros((most, len(rows)), np.uint16)
+    for n, packets in enumerate(rows):
+        sizes[: len(packets), n], ends[: len(packets), n] = zip(*packets, strict=True)
+    return sizes, ends
+
+
+def save_packets(
+    recorder: Recorder, bundle: Bundle, split: Split, payload: int, done: Callable[[], None] = lambda: None
+) -> None:
+    """Write sizes and ends of every packet of a split; ``done`` is called once a stage."""
+    sizes, ends = [], []
+    for n, layout in bundle.layouts.items():
+        size, end = packets_of_stage(layout, recorder.load(f"{split}/{coefficients(n)}"), bundle.coder, payload)
+        sizes.append(size)
+        ends.append(end)
+        done()
+    recorder.save({f"{split}/{fleet_sizes(payload)}": _stack(sizes), f"{split}/{fleet_ends(payload)}": _stack(ends)})
+
+
+def _stack(parts: list[Array]) -> Array:
+    """Arrays of shape (packets, N) to (stages, most packets, N)."""
+    most = max(map(len, parts))
+    return np.stack([np.pad(part, ((0, most - len(part)), (0, 0))) for part in parts])
+
+
+def plan_states(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload: int, grid: int) -> Payload:
+    """The states of both splits, entered in the index.
+
+    Raises:
+        FleetError: an exit fuses more than two stages, or the trace has this payload with another grid.
+    """
+    if any(stages not in ((n - 1, n), (n,)) for n, stages in cloud.fused.items()):
+        raise FleetError("a trace needs exits that fuse two stages")
+    if (there := recorder.index.payloads.get(payload)) is not None:
+        if there.grid != grid:
+            raise FleetError(f"{recorder.path} has packets of {payload} bytes with a grid of {there.grid}, not {grid}")
+        return there
+    counts = [(recorder.load(f"{split}/{fleet_sizes(payload)}") > 0).sum(axis=1).max(axis=1) for split in SPLITS]
+    highest = [max(of_stage) for of_stage in zip(*(c.tolist() for c in counts), strict=True)]
+    most = dict(zip(sorted(bundle.layouts), highest, strict=True))
+    before = {n: n - 1 if len(stages) > 1 else None for n, stages in cloud.fused.items()}
+    found = all_states(payload, grid, most, before)
+    recorder.change(payloads={**recorder.index.payloads, payload: found})
+    return found
+
+
+def save_exits(
+    recorder: Recorder,
+    bundle: Bundle,
+    cloud: CloudNetwork,
+    split: Split,
+    states: Payload,
+    done: Callable[[int], None] = lambda _images: None,
+) -> None:
+    """Run every exit in every state of every image of a split; ``done`` is called with the images of each batch."""
+    import torch  # noqa: PLC0415 - seconds that a reader of traces should not take
+
+    name = f"{split}/{fleet_logits(states.payload)}"
+    if recorder.has(name):
+        return
+    images = int(recorder.index.splits[split]["pictures"])
+    out, first = recorder.open_part(name, (len(states.states), images, len(bundle.classes)), np.float16)
+    done(first)
+    values = {n: recorder.load(f"{split}/{coefficients(n)}") for n in bundle.layouts}
+    sizes, ends = (recorder.load(f"{split}/{kind(states.payload)}") for kind in (fleet_sizes, fleet_ends))
+    counts = (np.asarray(sizes) > 0).sum(axis=1)  # (stages, N)
+    with torch.inference_mode():
+        for start in range(first, images, BATCH):
+            part = slice(start, min(images, start + BATCH))
+            coded = {n: v[part].astype(np.int32) for n, v in values.items()}
+            batch = Batch(bundle, states, coded, counts[:, part], ends[:, :, part])
+            for place, state in enumerate(states.states):
+                there, maps = batch.views(state)
+                row = np.full((part.stop - part.start, len(bundle.classes)), np.nan, np.float16)
+                if len(there):
+                    row[there] = cloud(
+                        state.stage, [torch.from_numpy(m).to(memory_format=torch.channels_last) for m in maps]
+                    )
+                out[place, part] = row
+            recorder.mark(name, part.stop)
+            done(part.stop - part.start)
+    recorder.close_part(name)
+
+
+@dataclass
+class Batch:
+    """A few images' coefficients, and the views that their states give.
+
+    Attributes:
+        bundle: layouts and coder.
+        states: of the payload.
+        values: coefficients by stage, shape (B, count).
+        counts: packets by stage, shape (stages, B).
+        ends: as :func:`packets_of_stage`, shape (stages, most packets, B).
+    """
+
+    bundle: Bundle
+    states: Payload
+    values: Mapping[int, npt.NDArray[np.int32]]
+    counts: Array
+    ends: Array
+    _known: dict[tuple[int, int], tuple[Array, FloatArray]] = field(default_factory=dict)
+
+    def views(self, state: State) -> tuple[Array, list[FloatArray]]:
+        """The images that have a state, and what the exit is given of them, oldest stage first."""
+        own, own_map = self._view(state.stage, state.own)
+        found = [(own > 0, own_map)]  # of a stage of which nothing is decoded there is no exit
+        if state.stage - 1 in self.values:
+            before, before_map = self._view(state.stage - 1, state.before)
+            found.insert(0, (before >= 0, before_map))
+        there = np.flatnonzero(np.logical_and.reduce([exists for exists, _ in found]))
+        return there, [m[there] for _, m in found]
+
+    def _view(self, n: int, level: int) -> tuple[Array, FloatArray]:
+        """How many coefficients a level lets decode, -1 where the image has no such packet, and the map of these."""
+        if (n, level) not in self._known:
+            place = sorted(self.values).index(n)
+            packets = self.states.packets_of(level, self.counts[place])
+            last = np.maximum(packets, 1) - 1
+            there = packets <= self.counts[place]
+            ends = self.ends[place, np.where(there, last, 0), np.arange(len(packets))].astype(int)
+            decoded = np.where(packets > 0, ends, 0)
+            have = np.arange(self.bundle.layouts[n].count) < decoded[:, None]
+            seen = view(self.bundle.coder, self.bundle.layouts[n], self.values[n], have)
+            self._known[n, level] = np.where(there, decoded, -1), seen
+        return self._known[n, level]

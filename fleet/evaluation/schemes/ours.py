@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FLEET over one link: the hub's exits and, in a race, the device's own, as runs of a stopping problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fleet.evaluation.air import Air, FloatVector
+from fleet.evaluation.certainty import Judged
+from fleet.evaluation.outcomes import Outcomes, fleet_outcomes
+from fleet.evaluation.replay import Packets, Timeline, replay
+from fleet.evaluation.stopping import Runs
+from fleet.evaluation.trace import Payload
+from fleet.platforms import PlatformProfile
+
+DEVICE = "device"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a trace has of FLEET for one split, judged.
+
+    Attributes:
+        packets: of every stage.
+        states: of the hub.
+        exits: the exits in every state.
+        device: the whole network on the device, one row.
+        local: local exits for a race, one row each; None where there are none.
+        local_stages: the stages behind which these are.
+    """
+
+    packets: Packets
+    states: Payload
+    exits: Judged
+    device: Judged
+    local: Judged | None = None
+    local_stages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When the device has done what, in seconds from the frame on.
+
+    Attributes:
+        offered: packets of the stages that are sent, in order.
+        local: local exits, in order; empty without a race.
+        whole: the whole network.
+    """
+
+    offered: tuple[float, ...]
+    local: tuple[float, ...]
+    whole: float
+
+    @classmethod
+    def of(
+        cls,
+        stages: Sequence[Mapping[str, object]],
+        sent: int,
+        profile: PlatformProfile,
+        heads: Mapping[int, Mapping[str, int]] | None = None,
+    ) -> Pace:
+        """A device's pace.
+
+        Args:
+            stages: number ``n`` and ``macs`` of every stage in order, the head last.
+            sent: so many of the first stages are sent.
+            profile: of the platform; one that says how long a stage takes.
+            heads: multiply-accumulates of the local exits that run, by stage; none without a race.
+        """
+        now = 0.0
+        offered: list[float] = []
+        local: list[float] = []
+        for stage in stages:
+            n, macs = int(stage["n"]), stage["macs"]  # type: ignore[call-overload]
+            now += profile.seconds(macs, n) or 0.0  # type: ignore[arg-type]
+            if len(offered) < sent:
+                offered.append(now)
+            if heads and n in heads:
+                now += profile.local_exit_seconds(heads[n], n, macs) or 0.0  # type: ignore[arg-type]
+                local.append(now)
+        return cls(tuple(offered), tuple(local), now)
+
+
+@dataclass(frozen=True)
+class Race:
+    """FLEET on one link: thresholds of the hub's exits first, then those of the local exits.
+
+    Attributes:
+        recorded: of one split.
+        pace: of the device.
+        timeline: of the link.
+        local: rows of ``recorded.local`` that run; empty without a race.
+        agreement: an exit only answers if the one before it on the same image said the same.
+    """
+
+    recorded: Recorded
+    pace: Pace
+    timeline: Timeline
+    local: tuple[int, ...] = ()
+    agreement: bool = False
+
+    @classmethod
+    def on(
+        cls,
+        recorded: Recorded,
+        pace: Pace,
+        air: Air,
+        *,
+        exit_s: float,
+        local: tuple[int, ...] = (),
+        agreement: bool = False,
+    ) -> Race:
+        """Let radio and hub run once."""
+        timeline = replay(air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s)
+        return cls(recorded, pace, timeline, local, agreement)
+
+    @property
+    def exits(self) -> int:
+        """How many thresholds there are."""
+        return len(self.pace.offered) + len(self.local)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who answers, threshold by threshold, and the whole network on the device last."""
+        stages = (str(n) for n in range(1, len(self.pace.offered) + 1))
+        return (*stages, *(f"local {self.recorded.local_stages[k]}" for k in self.local), DEVICE)
+
+    @cached_property
+    def _hub(self) -> tuple[npt.NDArray[np.intp], FloatVector, npt.NDArray[np.bool_], FloatVector]:
+        """Exit, certainty, rightness and time at the device of every run, shape (N, R)."""
+        state, lanes = self.timeline.state, np.arange(len(self.timeline.state))[:, None]
+        stages = np.asarray([s.stage for s in self.recorded.states.states])
+        judged = self.recorded.exits
+        certainty = judged.certainty[state, lanes]
+        if self.agreement:
+            said = judged.answer[state, lanes]
+            same = np.zeros(said.shape, np.bool_)
+            same[:, 1:] = said[:, 1:] == said[:, :-1]
+            certainty = np.where(same, certainty, -1.0)
+        certainty = np.where(self.timeline.complete, np.inf, certainty)
+        there = state >= 0
+        notice_at = np.stack([self.timeline.air.notice_at(done)[1] for done in self.timeline.done.T], axis=1)
+        return (
+            stages[state] - 1,
+            np.where(there, certainty, -1.0),
+            judged.right[state, lanes] & there,
+            np.where(there, notice_at, np.inf),
+        )
+
+    @cached_property
+    def _table(self) -> tuple[npt.NDArray[np.intp], FloatVector, npt.NDArray[np.bool_], FloatVector]:
+        """The hub's runs, the local exits, the whole network: shape (N, R + L + 1)."""
+        images = len(self.timeline.state)
+        columns = [self._hub]
+        first = len(self.pace.offered)
+        for place, row in enumerate(self.local):
+            local = self.recorded.local
+            assert local is not None
+            columns.append(self._column(images, first + place, local, row, self.pace.local[place]))
+        columns.append(self._column(images, 0, self.recorded.device, 0, self.pace.whole))
+        exit_, certainty, right, cost = (np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True))
+        certainty[:, -1] = np.inf
+        return exit_, certainty, right, cost
+
+    @staticmethod
+    def _column(
+        images: int, exit_: int, judged: Judged, row: int, cost: float
+    ) -> tuple[npt.NDArray[np.intp], FloatVector, npt.NDArray[np.bool_], FloatVector]:
+        return (
+            np.full((images, 1), exit_, np.intp),
+            judged.certainty[row][:, None],
+            judged.right[row][:, None],
+            np.full((images, 1), cost),
+        )
+
+    @cached_property
+    def runs(self) -> Runs:
+        """For the search of thresholds."""
+        return Runs.of_table(*self._table, exits=self.exits)
+
+    def end(self, thresholds: Sequence[float]) -> tuple[Outcomes, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+        """How the frames end.
+
+        Args:
+            thresholds: one a hub's exit, then one a local exit that runs.
+
+        Returns:
+            Outcomes, whether each answer is right, and who gave it (an index of :attr:`names`), shapes (N,).
+        """
+        levels = np.asarray([*thresholds, -np.inf])
+        lanes = np.arange(len(self.timeline.state))
+        exit_, certainty, right, cost = self._table
+        hub = self.timeline.state.shape[1]
+        exit_ = exit_.copy()
+        exit_[:, -1] = self.exits  # the whole network has no threshold
+        sure = certainty >= levels[exit_]
+        run = sure[:, :hub].argmax(axis=1)
+        answered = np.where(sure[:, :hub].any(axis=1), self.timeline.done[lanes, run], np.inf)
+        own = hub + sure[:, hub:].argmax(axis=1)
+        outcomes, by_hub = fleet_outcomes(self.timeline, answered, cost[lanes, own])
+        chosen = np.where(by_hub, run, own)
+        return outcomes, right[lanes, chosen], exit_[lanes, chosen]

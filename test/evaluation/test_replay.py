@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vector replay against the simulation, which drives the device's, the radio's and the hub's own objects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.bundle import LocalExit
+from fleet.evaluation.replay import LOCAL_ANSWER_BYTES
+from fleet.link.parameters import LinkParameters
+from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.platforms import PlatformProfile
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+from traced import traced, with_thresholds
+
+STAGES = 10
+
+
+def profile(stage_s, power=40.0):
+    seconds = stage_s if isinstance(stage_s, dict) else dict.fromkeys(range(1, STAGES + 1), stage_s)
+    return PlatformProfile("paced", power, "test", stage_seconds=seconds)
+
+
+# Meets no sum of connection intervals and air times: where an exit ends as a packet arrives, rounding decides.
+EXIT_S = 0.0049317
+
+
+def agree(found, link, speed, thresholds, phases, *, exit_s=EXIT_S, local=()):
+    """Every image of the replay ends as its simulated frame does."""
+    found.bundle = with_thresholds(found.bundle, thresholds)
+    race = found.race(link, speed, phases, exit_s=exit_s, local=local)
+    outcomes, right, who = race.end(thresholds)
+    energy = outcomes.energy_mj(speed)
+    overlapping = link.effective_packets > link.replace(as_published=False).effective_packets
+    for image, phase in enumerate(phases):
+        frame = found.simulated(link, speed, image, phase, exit_s=exit_s, race=bool(local))
+        where = f"image {image}, phase {phase}"
+        if frame.outcome.by_hub:
+            said = str(frame.outcome.stage)
+        elif frame.outcome.local_stage is not None:
+            said = f"local {frame.outcome.local_stage}"
+        else:
+            said = "device"
+        assert race.names[who[image]] == said, where
+        assert outcomes.latency[image] == pytest.approx(frame.outcome.latency, abs=1e-6), where
+        truth = found.bundle.classes.groups[found.device.truths[image]]
+        assert right[image] == (frame.outcome.prediction.group == truth), where
+        assert frame.account is not None
+        assert frame.account.closed, where
+        assert outcomes.events[image] == frame.account.events, where
+        assert outcomes.packets[image] == frame.account.packets_sent, where
+        assert outcomes.sent_bytes[image] == frame.account.bytes_sent, where
+        assert outcomes.radio_uj[image] == pytest.approx(frame.account.energy_uj, rel=1e-9), where
+        assert energy[image] == pytest.approx(frame.energy_mj(speed.power_mw), rel=1e-6), where
+        if overlapping:  # the simulated hub takes packets in the order of events, not of arrival
+            continue
+        assert frame.hub is not None, where
+        assert outcomes.hub_latency[image] == pytest.approx(frame.hub[1], abs=1e-6), where
+    return race, who
+
+
+LINKS = [
+    LinkParameters(ci_ms=7.5, packets=4, payload=60),
+    LinkParameters(ci_ms=10, packets=1, payload=60),
+    LinkParameters(ci_ms=7.5, packets=4, payload=60, phy="500k"),
+    LinkParameters(ci_ms=30, packets=2, payload=60, phy="2M"),
+    LinkParameters(ci_ms=12.5, packets=4, payload=60, phy="125k", as_published=True),
+    LinkParameters(ci_ms=400, packets=3, payload=60),
+]
+
+
+@pytest.mark.parametrize("link", LINKS, ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+@pytest.mark.parametrize("level", [0.35, 0.6, 0.9, 2.0])
+def test_every_frame_ends_as_in_the_simulation(small_bundle, link, level):
+    found = traced(small_bundle, images=24)
+    phases = np.random.default_rng(5).random(24)
+    _, who = agree(found, link, profile(0.006), [level] * 8, phases)
+    if level == 0.6 and link.ci_ms < 100:
+        assert len(set(who.tolist())) > 1  # not all frames end alike
+
+
+def test_packets_of_full_length_that_do_not_all_fit_the_interval(small_bundle):
+    layouts = {
+        n: replace(layout, quantiser=replace(layout.quantiser, levels=16)) for n, layout in small_bundle.layouts.items()
+    }
+    found = traced(replace(small_bundle, layouts=layouts), images=8, payload=244, spread=2.0)
+    link = LinkParameters(ci_ms=7.5, packets=4, payload=244, phy="500k")
+    assert link.effective_packets == 1
+    agree(found, link, profile(0.004), [0.5] * 8, np.linspace(0.01, 0.99, 8))
+
+
+def test_an_exit_by_hand(small_bundle):
+    """Events at 10, 20, 30 and 40 ms after the one before the frame; the frame is ready at 3 ms, a stage takes 4 ms.
+
+    Four events by hand, one packet of 60 bytes in each (67 octets and a MIC: 878 µs after the event's begin it has
+    ended): at 10 ms stage 1 is there, at 20 ms stage 4, at 30 ms stage 6, at 40 ms the ladder of stage 8 has begun,
+    and the hub has answered at 31.878 ms, if exit 6 is the first that may. The notice ends 216 µs after 40 ms.
+    """
+    found = traced(small_bundle, images=1)
+    link = LinkParameters(ci_ms=10, packets=1, payload=60)
+    thresholds = [2.0] * 5 + [0.0] + [2.0] * 2
+    race = found.race(link, profile(0.004), np.asarray([0.3]), exit_s=0.001)
+    done = race.timeline.done[0]
+    np.testing.assert_allclose(done[:3] + 0.003, [0.011878, 0.021878, 0.031878], atol=1e-9)
+    stages = [found.recorded.states.states[s].stage for s in race.timeline.state[0][:3]]
+    assert stages == [1, 4, 6]
+    outcomes, _, who = race.end(thresholds)
+    assert race.names[who[0]] == "6"
+    assert outcomes.latency[0] == pytest.approx(0.040216 - 0.003, abs=1e-9)
+    assert (outcomes.events[0], outcomes.packets[0]) == (4, 4)
+
+
+def test_the_device_answers_while_the_radio_sleeps(small_bundle):
+    found = traced(small_bundle, images=4)
+    link = LinkParameters(ci_ms=1000, packets=4, payload=60)
+    race = found.race(link, profile(0.004), np.full(4, 0.1))
+    outcomes, _, who = race.end([0.0] * 8)
+    assert {race.names[k] for k in who} == {"device"}
+    np.testing.assert_allclose(outcomes.latency, 0.040)
+    assert (outcomes.sent_bytes == LOCAL_ANSWER_BYTES).all()
+    assert LOCAL_ANSWER_STAGE == 15
+
+
+@pytest.fixture
+def racing_bundle(small_bundle):
+    heads = {n: LocalExit(n, f"{n}.onnx", {"conv": 200_000}, 1.0, 0.5) for n in (2, 5, 9)}
+    return replace(small_bundle, local_exits=heads)
+
+
+@pytest.mark.parametrize("link", LINKS, ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+def test_a_race_ends_as_in_the_simulation(racing_bundle, link):
+    found = traced(racing_bundle, images=24, seed=3)
+    phases = np.random.default_rng(6).random(24)
+    rates = PlatformProfile("rates", 40.0, "test", macs_per_second=dict.fromkeys(("conv", "depthwise", "linear"), 2e8))
+    _, who = agree(found, link, rates, [0.8] * 8 + [0.9, 0.8, 0.7], phases, local=(2, 5, 9))
+    assert len(set(who.tolist())) > 1
+
+
+@settings(max_examples=60)
+@given(
+    ci_ms=st.sampled_from([7.5, 8.75, 15, 40, 100]),
+    packets=st.integers(1, 5),
+    phy=st.sampled_from(["1M", "2M", "500k"]),
+    stage_s=st.floats(5e-4, 0.02),
+    exit_s=st.sampled_from([0.0, 0.00071713, 0.0049317, 0.03011377]),
+    levels=st.lists(st.floats(0.2, 1.0), min_size=8, max_size=8),
+    phase=st.floats(0.001, 0.999),
+    seed=st.integers(0, 20),
+    payload=st.sampled_from([30, 60, 120]),
+)
+def test_any_small_trace_ends_as_in_the_simulation(
+    small_bundle, ci_ms, packets, phy, stage_s, exit_s, levels, phase, seed, payload
+):
+    found = traced(small_bundle, images=2, seed=seed, payload=payload)
+    link = LinkParameters(ci_ms=ci_ms, packets=packets, payload=payload, phy=phy)
+    agree(found, link, profile(stage_s), levels, np.asarray([phase, 1 - phase]), exit_s=exit_s)
+
+
+def test_a_coarse_grid_sees_no_more_than_every_packet(small_bundle):
+    """With levels of a half each, the hub looks at a stage when half of its packets are there, and when all are."""
+    fine = traced(small_bundle, images=6, payload=30)
+    coarse = traced(small_bundle, images=6, payload=30, grid=2)
+    link = LinkParameters(ci_ms=15, packets=2, payload=30)
+    speed, phases = profile(0.008), np.linspace(0.1, 0.9, 6)
+    exact, halves = (t.race(link, speed, phases, exit_s=0.001) for t in (fine, coarse))
+    assert (halves.timeline.state >= 0).sum() < (exact.timeline.state >= 0).sum()
+    # What is recorded of a whole stage is the same in both.
+    for n in range(1, 9):
+        counts = fine.recorded.packets.counts[n - 1]
+        whole = [fine.recorded.states.number[n, counts[k], 0] for k in range(6)]
+        half = coarse.recorded.states.number[n, 2, 0]
+        np.testing.assert_array_equal(
+            fine.recorded.exits.certainty[whole, range(6)], coarse.recorded.exits.certainty[half]
+        )
+    assert halves.timeline.complete.any(axis=1).all()

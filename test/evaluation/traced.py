@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small model's trace in memory, and the same frames for the simulation that drives the real objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fleet.bundle import Bundle
+from fleet.evaluation.accuracy import Recorded as Device
+from fleet.evaluation.air import Air
+from fleet.evaluation.certainty import Truth, judge_rows
+from fleet.evaluation.journeys import RecordedNetwork
+from fleet.evaluation.recording import Batch, packets_of_stage
+from fleet.evaluation.replay import Packets
+from fleet.evaluation.schemes.ours import Pace, Race, Recorded
+from fleet.evaluation.trace import all_states
+from fleet.inference import Device as Runner
+from fleet.link.radios import NRF5340
+from fleet.session import CloudSession
+from fleet.simulation import Simulation
+
+FUSED = {1: (1,), **{n: (n - 1, n) for n in range(2, 9)}}
+
+
+class Exits:
+    """A hub's network whose logits hang on every value that it is given, exactly the same one by one or in a batch."""
+
+    def __init__(self, bundle, seed):
+        random = np.random.default_rng(seed)
+        self.classes = len(bundle.classes)
+        shapes = {n: sum(2 * bundle.layouts[m].channels * 64 for m in FUSED[n]) for n in FUSED}
+        self.weights = {n: random.normal(size=(size, self.classes)) * 3 / size**0.5 for n, size in shapes.items()}
+
+    def forward(self, stage, maps):
+        flat = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps])
+        return (flat @ self.weights[stage]).astype(np.float16)
+
+    def many(self, stage, maps):
+        return np.stack([self.forward(stage, images) for images in zip(*maps, strict=True)])
+
+
+@dataclass
+class Traced:
+    """A bundle, what its device gave, and its trace, judged."""
+
+    bundle: Bundle
+    device: Device
+    exits: Exits
+    recorded: Recorded
+    payload: int
+
+    def race(self, link, profile, phases, *, exit_s=0.005, local=()):
+        heads = {n: self.bundle.local_exits[n].macs for n in local}
+        stages = [{"n": stage.n, "macs": stage.macs} for stage in self.bundle.stages]
+        pace = Pace.of(stages, self.bundle.exit_stages, profile, heads)
+        rows = tuple(self.recorded.local_stages.index(n) for n in local)
+        return Race.on(self.recorded, pace, Air.at_phases(link, NRF5340, phases), exit_s=exit_s, local=rows)
+
+    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False):
+        """The same frame through device, scheduler and session, alone on a fresh link, until the hub has an answer."""
+        network = RecordedNetwork(self.device, tuple(stage.n for stage in self.bundle.stages), image)
+        locals_ = LocalExits(self.device, network) if race else None
+        runner = Runner(self.bundle, network, profile, locals_)
+        run = Simulation(runner, CloudSession(self.bundle, FUSED), self.exits.forward, link, exit_s=exit_s)
+        frame = run.run(np.zeros((1, 3, 32, 32), np.float32), phase=phase)
+        if frame.hub is None:  # the radio's account is closed once the device's answer is sent; it is yet to arrive
+            run.radio.begin(-1)
+            while 1 not in run.radio.hub.answers:
+                run.radio.wait_until(np.nextafter(run.radio.scheduler.next_event, np.inf))
+            frame = replace(frame, hub=(None, run.radio.hub.answers[1][1] - frame.outcome.started))
+        return frame
+
+
+@dataclass
+class LocalExits:
+    device: Device
+    network: RecordedNetwork
+
+    def run_local(self, n, features):
+        return self.device.local_exits[n][self.network.image][None]
+
+
+def traced(bundle, *, images=12, payload=60, seed=0, grid=0, unit="group", spread=0.5):
+    """Record random images of a bundle that has no files."""
+    random = np.random.default_rng(seed)
+    latents = {
+        n: np.cumsum(random.normal(scale=spread, size=(images, layout.channels, 8, 8)), axis=-1).astype(np.float32)
+        for n, layout in bundle.layouts.items()
+    }
+    classes = len(bundle.classes)
+    of_class = random.integers(0, classes, images)
+    heads = {n: random.normal(size=(images, classes)).astype(np.float16) * 3 for n in bundle.local_exits}
+    device = Device(
+        np.asarray(bundle.classes.group_of)[of_class],
+        of_class,
+        latents,
+        random.normal(size=(images, classes)).astype(np.float16),
+        heads,
+    )
+    values = {n: bundle.coder.coefficients(layout, latents[n]) for n, layout in bundle.layouts.items()}
+    pairs = [packets_of_stage(layout, values[n], bundle.coder, payload) for n, layout in bundle.layouts.items()]
+    most = max(len(sizes) for sizes, _ in pairs)
+    sizes, ends = (np.stack([np.pad(p[k], ((0, most - len(p[k])), (0, 0))) for p in pairs]) for k in (0, 1))
+    packets = Packets.of(sizes, ends)
+    highest = dict(zip(sorted(bundle.layouts), packets.counts.max(axis=1).tolist(), strict=True))
+    states = all_states(payload, grid, highest, {n: n - 1 if len(f) > 1 else None for n, f in FUSED.items()})
+    exits = Exits(bundle, seed)
+    batch = Batch(bundle, states, values, packets.counts, ends)
+    logits = np.full((len(states.states), images, classes), np.nan, np.float16)
+    for place, state in enumerate(states.states):
+        there, maps = batch.views(state)
+        if len(there):
+            logits[place, there] = exits.many(state.stage, maps)
+    truth = Truth(device.truths, device.classes)
+
+    def judged(rows):
+        return judge_rows(rows, np.ones(len(rows)), bundle.classes, truth, unit=unit)
+
+    local = judged(np.stack(list(heads.values()))) if heads else None
+    recorded = Recorded(packets, states, judged(logits), judged(device.local[None]), local, tuple(heads))
+    return Traced(bundle, device, exits, recorded, payload)
+
+
+def with_thresholds(bundle, thresholds):
+    """The same bundle with one threshold an exit."""
+    found = dict(enumerate(thresholds[: bundle.exit_stages], start=1))
+    heads = {
+        n: replace(head, threshold=level)
+        for (n, head), level in zip(sorted(bundle.local_exits.items()), thresholds[bundle.exit_stages :], strict=False)
+    }
+    return replace(bundle, decider=replace(bundle.decider, thresholds=found), local_exits=heads)
