@@ -123,3 +123,11 @@ def test_words_that_ros_does_not_understand_are_one_line(node, words, named):
     assert output.splitlines()[-1].startswith("node: ROS does not start: ")
     assert named in output
     assert "Traceback" not in output
+
+
+def test_a_camera_that_somebody_ended_fails_the_run_and_is_named(fleet_up):
+    stack = fleet_up("--source", "photos")
+    stack.wait_for_line(lambda line: " packets " in line)
+    stack.node_process("fleet_device_node").terminate()
+    assert stack.finish() == 1
+    assert "fleet: device_node died (SIGTERM)" in stack.lines

@@ -9,11 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 
 pytestmark = pytest.mark.ros
 
 from fleet.codec import encode_stage  # noqa: E402
 from fleet.packet import LocalAnswer  # noqa: E402
+from fleet.unanswered import Why  # noqa: E402
 from fleet_msgs.msg import FeaturePacket, Label  # noqa: E402
 from fleet_ros.qos import LABELS, PACKETS  # noqa: E402
 
@@ -60,6 +62,49 @@ def test_every_camera_gets_its_own_labels(domain, tiny_bundle, listener):
         output, _ = hub.communicate(timeout=20)
         assert hub.returncode == 0, output
         assert "Traceback" not in output
+    finally:
+        hub.kill()
+        hub.wait(10)
+
+
+def test_after_a_jam_the_newest_frame_of_every_camera_is_answered_first(domain, tiny_bundle, listener):
+    """A hub that was held up has hundreds of packets before it: what a camera has gone on from is not looked at."""
+    hub = start_hub(tiny_bundle, "['porch', 'gate']")
+    try:
+        heard = {camera: listener.listen(Label, f"/backyard/{camera}/label", LABELS) for camera in ("porch", "gate")}
+        health = listener.listen(DiagnosticArray, "/diagnostics")
+        publishers = {
+            camera: listener.node.create_publisher(FeaturePacket, f"/backyard/{camera}/link/packets", PACKETS)
+            for camera in heard
+        }
+        listener.spin_until(lambda: listener.is_active("cloud_node"), "an active hub")
+        listener.spin_until(lambda: all(p.get_subscription_count() for p in publishers.values()), "the hub listening")
+        layout = tiny_bundle.layouts[tiny_bundle.exit_stages]
+        shape = (layout.channels, layout.ladder.finest, layout.ladder.finest)
+        features = np.random.default_rng(0).normal(size=shape)
+        newest = 400
+        hub.send_signal(signal.SIGSTOP)
+        for inference_id in range(1, newest + 1):
+            packets = encode_stage(layout, features, inference_id=inference_id, payload=60, coder=tiny_bundle.coder)
+            for packet in packets:
+                for publisher in publishers.values():
+                    publisher.publish(FeaturePacket(data=packet))
+        hub.send_signal(signal.SIGCONT)
+        listener.spin_until(
+            lambda: all(labels and labels[-1][1].inference_id == newest for labels in heard.values()),
+            "the newest frame of both cameras",
+        )
+        assert all(len(labels) < newest for labels in heard.values())
+
+        health.clear()
+        listener.spin_until(lambda: health, "the hub's health")
+        values = {value.key: value.value for value in health[-1][1].status[0].values}
+        assert int(values["packets overtaken"]) > 0, values
+        assert int(values["waiting"]) == 0
+        assert values["cameras heard"] == "2 of 2"
+        assert float(values["packet age p95 [ms]"]) > 0
+        # What was overtaken was never begun; what was begun and overtaken is told of with its reason.
+        assert all(f"unanswered, {why.value}" in values for why in Why)
     finally:
         hub.kill()
         hub.wait(10)
