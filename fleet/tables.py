@@ -38,7 +38,11 @@ class Tables:
 
     @cached_property
     def models(self) -> list[Any]:
-        """The range coder's model of every table."""
+        """The range coder's model of every table.
+
+        Its intervals are left(i) of ``docs/protocol.md``. The library computes them in the precision it is given, and
+        double precision holds every product exactly; single precision would not, nor would ``perfect=True``.
+        """
         return [
             constriction.stream.model.Categorical(np.asarray(table, np.float64) / TOTAL, perfect=False)
             for table in self.entries

@@ -24,7 +24,8 @@ class RangeCoder:
 
     Within a packet the symbols are sorted by table, and within a table by place, so that a whole table's symbols are
     coded at once. The coder's 32-bit words are sent with their high byte first; of the last word only so many
-    bytes travel as tell its interval from the others, and no zero bytes at the end.
+    bytes travel as tell its interval from the others, and no zero bytes at the end. ``docs/protocol.md`` defines every
+    bit of it in integers, for cameras that have no such library.
     """
 
     name = "fleet"
