@@ -21,6 +21,9 @@ KEPT = 20_000
 KEPT_FOR_SUMMARY = 1000
 """The same where nobody wants the records themselves: two minutes at eight a second, and memory that does not grow."""
 
+LEAST_RATE_S = 1.0
+"""Shorter runs have no rate: two frames in a millisecond are not two thousand a second."""
+
 
 @dataclass(frozen=True)
 class FrameRecord:
@@ -126,7 +129,7 @@ class RunLog:
             "frames": total,
             "frames_left_out": self.left_out,
             "seconds": round(seconds, 3),
-            "frames_per_second": round((total - 1) / seconds, 3) if seconds > 0 and total > 1 else None,
+            "frames_per_second": round((total - 1) / seconds, 3) if seconds >= LEAST_RATE_S and total > 1 else None,
             "answered_by_hub": sum(f.source == "hub" for f in frames),
             "answered_by_device": sum(f.source == "device" for f in frames),
             "exits": {"device" if stage is None else str(stage): exits[stage] for stage in in_order},
@@ -176,8 +179,9 @@ class RunLog:
             return ["no frame was processed"]
         rate = f", {s['frames_per_second']:.1f} frames/s" if s["frames_per_second"] else ""
         exits = ", ".join(f"{k if k == 'device' else f'exit {k}'}: {n}" for k, n in s["exits"].items())
+        took = f"{s['seconds']:.1f} s" if s["seconds"] >= 0.1 else "less than 0.1 s"
         lines = [
-            f"{s['frames']} frames in {s['seconds']:.1f} s{rate}; answered by the hub {s['answered_by_hub']}, "
+            f"{s['frames']} frame{'s' * (s['frames'] != 1)} in {took}{rate}; answered by the hub {s['answered_by_hub']}, "
             f"by the device {s['answered_by_device']}",
             f"exits          {exits}",
         ]

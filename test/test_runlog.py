@@ -184,7 +184,16 @@ def test_an_empty_run_has_a_summary_too(tmp_path):
 
 
 def test_one_frame_has_no_rate():
-    assert log(FRAME).summary(0.0)["frames_per_second"] is None
+    assert log(FRAME).summary(5.0)["frames_per_second"] is None
+
+
+@pytest.mark.parametrize(("seconds", "took"), [(0.0003, "in less than 0.1 s;"), (0.4, "in 0.4 s;")])
+def test_a_run_too_short_to_have_a_rate_has_none(seconds, took):
+    run = log(FRAME, OWN)
+    assert run.summary(seconds)["frames_per_second"] is None
+    (first, *_) = run.summary_lines(seconds)
+    assert took in first
+    assert "frames/s" not in first
 
 
 def test_the_terminal_s_summary_leaves_out_what_is_not_known():
