@@ -3,7 +3,7 @@
 
     ros2 launch fleet hub.launch.py                                                 # over a real radio
     ros2 launch fleet hub.launch.py config:=emulated_hub                            # over ROS 2, with a monitor
-    ros2 launch fleet hub.launch.py behaviours:=doorbell model:=/home/me/my_bundle
+    ros2 launch fleet hub.launch.py behaviours:=doorbell model:=my_bundle
 
 camera.launch.py says what the two forms need. Behaviours are those of config/behaviours.yaml; `behaviours:=''` has
 none. A hub of several real cameras is a description of yours with a /NAME/bridge_node (its `camera_address`) for each.
