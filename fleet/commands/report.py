@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fleet report``: the paper's tables and figures from what ``fleet sweep`` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from fleet.errors import FleetError
+from fleet.resources import expanded, find_model
+
+
+def report(
+    sweeps: Annotated[
+        list[Path], typer.Argument(metavar="SWEEP.json…", help="Results of `fleet sweep`; the first names the bundle.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the page, the Markdown and the figures.")],
+    losses: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="LOSSES.json", help="Results of a sweep of random losses; again for more."),
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(metavar="PLAN.json", help="What every scheme's training spent.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The bundle: its network's memory, and what `fleet evaluate` found of its codec.")
+    ] = None,
+) -> None:
+    """Write the paper's tables and figures, each number beside the paper's own.
+
+    What was not run is marked so, with the command that runs it. The same files give the same report, byte for byte.
+    """
+    from fleet.evaluation.report import build  # noqa: PLC0415 - numpy and drawing, which --help should not load
+    from fleet.evaluation.report.context import load_context  # noqa: PLC0415
+    from fleet.evaluation.report.sweeps import Evidence, load_sweep  # noqa: PLC0415
+
+    folder = expanded(output).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise FleetError(f"cannot write the report to {output}: it is no folder")
+    found = [load_sweep(expanded(path)) for path in (*sweeps, *(losses or []))]
+    for path, sweep in zip(losses or [], found[len(sweeps) :], strict=True):
+        if sweep.kind != "losses":
+            raise FleetError(f"{path} is a sweep without random losses: give it as an argument, not with --losses")
+    evidence = Evidence.of(found)
+    where = None if model is None else find_model(model)
+    context = load_context(evidence, where, None if plan is None else expanded(plan))
+    console = Console()
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("sections", total=len(build.SECTIONS))
+        made = build.build(context, lambda: progress.advance(task))
+    written = build.write(made, folder)
+    console.print(f"{len(written)} files in {output}: begin with {output / 'index.html'} or README.md", soft_wrap=True)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which sections a report has, in order, and its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from fleet.errors import FleetError
+from fleet.evaluation.report import (
+    ablations,
+    compute,
+    curves,
+    energy,
+    figure1,
+    html,
+    latency,
+    losses,
+    markdown,
+    memory,
+    models,
+    plan,
+    scoreboard,
+    sources,
+    wake,
+)
+from fleet.evaluation.report.context import Context
+from fleet.evaluation.report.document import Report, Section
+
+SECTIONS: tuple[Callable[[Context], Section], ...] = (
+    latency.section,
+    curves.section,
+    energy.section,
+    compute.section,
+    losses.section,
+    wake.section,
+    models.section,
+    figure1.section,
+    ablations.section,
+    memory.section,
+    plan.section,
+    sources.section,
+)
+
+
+def build(context: Context, done: Callable[[], None] = lambda: None) -> Report:
+    """Make the report.
+
+    Args:
+        context: its inputs.
+        done: called after every section.
+
+    Raises:
+        FleetError: matplotlib is not installed.
+    """
+    board, data = scoreboard.section(context)
+    sections = [board]
+    for make in SECTIONS:
+        sections.append(make(context))
+        done()
+    lead = (
+        "What the FLEET paper evaluates, run again with this repository's code, each number beside the paper's. "
+        "Written by `fleet report` from recorded sweeps; docs/evaluation.md says how to make them.",
+        f"Conditions of all numbers, unless a table says otherwise: {'; '.join(context.base())}.",
+    )
+    return Report("FLEET: results", lead, tuple(sections), {"conditions": dict(context.evidence.conditions), **data})
+
+
+def files(report: Report) -> dict[str, str]:
+    """Every file of a report by its path below the output folder."""
+    found = {"index.html": html.page(report), **markdown.files(report)}
+    for figure in report.figures():
+        found[f"figures/{figure.name}.svg"] = figure.svg
+    found["scoreboard.json"] = json.dumps(report.data, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return found
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write all files, and remove figures and pages of an earlier report that are no longer made.
+
+    Raises:
+        FleetError: the folder cannot be written.
+    """
+    wanted = files(report)
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, text in wanted.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for path in (*folder.glob("*.md"), *folder.glob("figures/*.svg")):
+            if path.relative_to(folder).as_posix() not in wanted and _ours(path):
+                path.unlink()
+    except OSError as err:
+        raise FleetError(f"cannot write the report to {folder}: {err.strerror}") from err
+    return [folder / name for name in wanted]
+
+
+def _ours(path: Path) -> bool:
+    """Whether a report wrote this file: nobody else's are removed."""
+    if path.suffix == ".svg":
+        return "-desc" in path.read_text(encoding="utf-8", errors="replace")[:2000]
+    return path.read_text(encoding="utf-8", errors="replace").startswith(markdown.NOTICE)

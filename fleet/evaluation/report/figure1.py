@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figure 1: when images exit, deeper exits, fused stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet.evaluation.report import paper
+from fleet.evaluation.report.context import Context, missing_sweep
+from fleet.evaluation.report.curves import points_of, rows_with_curves
+from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table
+from fleet.evaluation.report.drawing import legend, new_figure, style_of, titled
+from fleet.evaluation.report.estimate import NONE, NOT_REACHED, interval_ms
+from fleet.evaluation.report.measures import settings_text
+from fleet.evaluation.report.scoreboard import NAMES
+from fleet.evaluation.report.sweeps import OURS, Row, scale_name
+
+
+def section(context: Context) -> Section:
+    """Figure 1a from recorded exits; 1b and 1c where variants were trained."""
+    blocks: list[Block] = []
+    rows = [row for row in rows_with_curves(context) if _histograms(row)]
+    if rows:
+        blocks += [_cdf(context, rows), _cdf_table(context, rows)]
+    else:
+        blocks.append(
+            NotRun(
+                "Figure 1a: share of the images that have exited behind each stage",
+                missing_sweep("paper") + "    # with `curves: true`",
+            )
+        )
+    printed = "; ".join(f"{what}: {gain}" for what, gain in paper.FIGURE_1B)
+    blocks.append(
+        NotRun(
+            "Figure 1b: deeper exit networks",
+            "",
+            f"Paper: {printed}. No bundle here has exits of one, three or five layers: every exit runs the rest of "
+            "the base network. "
+            "`fleet train` has no setting for it.",
+        )
+    )
+    blocks += _fusion(context)
+    return Section("figure-1", "When images exit (Figure 1)", tuple(blocks))
+
+
+def _histograms(row: Row) -> list[tuple[str, Mapping[str, float]]]:
+    """Labelled exit shares: the paper's threshold, and the points that were chosen."""
+    found: list[tuple[str, Mapping[str, float]]] = []
+    at = f"one threshold of {paper.FIGURE_1A_THRESHOLD:g} (paper)"
+    for point in points_of(row, "fleet-single"):
+        if _single_threshold(point.get("point")) == paper.FIGURE_1A_THRESHOLD and isinstance(
+            point.get("exits"), Mapping
+        ):
+            found.append((at, point["exits"]))
+            break
+    for name in ("fleet-single", *OURS):
+        result = row.schemes.get(name)
+        if result is not None and result.reached and result.exits:
+            label = NAMES.get(name, "one threshold, chosen")
+            found.append((label, result.exits))
+    return found
+
+
+def _single_threshold(point: Any) -> float | None:
+    if not isinstance(point, Mapping):
+        return None
+    if isinstance(found := point.get("threshold"), int | float):
+        return round(float(found), 3)
+    thresholds = point.get("thresholds", point)
+    values = (
+        {round(float(v), 3) for v in thresholds.values() if isinstance(v, int | float)}
+        if isinstance(thresholds, Mapping)
+        else set()
+    )
+    return values.pop() if len(values) == 1 else None
+
+
+def _cumulated(exits: Mapping[str, float]) -> list[tuple[int, float]]:
+    """Share that a hub's exit up to each stage has answered; answers of the device come after all stages."""
+    stages = sorted(int(name) for name in exits if name.isdigit())
+    total = 0.0
+    found = []
+    for stage in range(1, max(stages, default=0) + 1):
+        total += float(exits.get(str(stage), 0.0))
+        found.append((stage, total))
+    return found
+
+
+def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
+    sheet = new_figure("figure-1a", columns=len(rows), height=3.0)
+    handles: dict[str, object] = {}
+    words = []
+    keys = {"one threshold, chosen": "fleet-single", **{v: k for k, v in NAMES.items()}}
+    for axes, row in zip(sheet.panels, rows, strict=True):
+        for label, exits in _histograms(row):
+            steps = _cumulated(exits)
+            style = style_of(keys.get(label, "local"))
+            (line,) = axes.step(
+                [0, *(n for n, _ in steps)],
+                [0, *(100 * share for _, share in steps)],
+                where="post",
+                color=style["color"],
+                marker=style["marker"],
+                linestyle=style["linestyle"],
+                markersize=4,
+                linewidth=1.6,
+            )
+            handles.setdefault(label, line)
+            third = dict(steps).get(3)
+            if third is not None:
+                words.append(f"{scale_name(row.setting.time_scale)}, {label}: {third:.0%} by stage 3.")
+        axes.set_ylim(0, 103)
+        axes.set_xlim(0, None)
+        axes.set_xticks(range(1 + max(n for _, exits in _histograms(row) for n, _ in _cumulated(exits))))
+        titled(
+            axes,
+            f"{scale_name(row.setting.time_scale)}, CI {row.ci_ms:g} ms",
+            "exit behind stage",
+            "images answered by the hub, %",
+        )
+    legend(sheet, handles)
+    alt = "Share of the images answered by the hub's exits up to each stage. " + " ".join(words)
+    return Figure(
+        "figure-1a",
+        f"Figure 1a: images that have exited, by stage. The paper draws a threshold of {paper.FIGURE_1A_THRESHOLD:g} "
+        "and prints no numbers",
+        alt,
+        sheet.svg(alt),
+        context.conditions(
+            rows, *settings_text(rows[0].setting, without=("time_scale",)), "time_scale and CI by panel"
+        ),
+    )
+
+
+def _cdf_table(context: Context, rows: Sequence[Row]) -> Table:
+    lines: list[tuple[Cell | str, ...]] = []
+    stages = max(n for row in rows for _, e in _histograms(row) for n, _ in _cumulated(e))
+    for row in rows:
+        for label, exits in _histograms(row):
+            shares = dict(_cumulated(exits))
+            own = sum(float(v) for k, v in exits.items() if not k.isdigit())
+            cells = [f"{shares[n]:.0%}" if n in shares else NONE for n in range(1, stages + 1)]
+            lines.append(
+                (Cell(label, f"{scale_name(row.setting.time_scale)}, CI {row.ci_ms:g} ms"), *cells, f"{own:.0%}")
+            )
+    return Table(
+        "figure-1a-table",
+        "Figure 1a in numbers: images answered up to each stage",
+        ("operating point", *(f"#{n}" for n in range(1, stages + 1)), "#by the device"),
+        tuple(lines),
+        context.conditions(rows, *settings_text(rows[0].setting, without=("time_scale",))),
+        folded=True,
+    )
+
+
+def _fusion(context: Context) -> list[Block]:
+    """Figure 1c: k stages fused; here k = 2 unless a sweep holds others."""
+    there = [n for n in ("fleet-k1", "fleet-k2", "fleet-k3") if context.evidence.has(n)]
+    if there:
+        return [_variants(context, "figure-1c", "Figure 1c: exits that fuse k stages", ["fleet", *there])]
+    because = (
+        "Bundles here are trained with k = 2 (the paper's choice) and one block an exit that is told how much of "
+        "each cell has "
+        "arrived, in place of a block for every combination of sizes. `fleet train` has no setting for another k "
+        "yet; once a bundle "
+        "has one, its sweep shows up here under the name fleet-k1 or fleet-k3."
+    )
+    return [
+        NotRun("Figure 1c: k = 1, 2, 3 fused stages, and a fusion block for every combination of sizes", "", because)
+    ]
+
+
+def _variants(context: Context, name: str, caption: str, schemes: Sequence[str]) -> Table:
+    """Latency of several of ours in the same rows."""
+    found = [row for row in context.evidence.rows if sum(s in row.schemes for s in schemes) > 1]
+    found.sort(key=lambda r: (r.setting, r.ci_ms))
+    lines: list[tuple[Cell | str, ...]] = []
+    for row in found:
+        s = row.setting
+        cells: list[Cell | str] = [
+            Cell(
+                f"{s.phy}, {s.packets} payloads, CI {interval_ms(row.ci_ms)}",
+                f"{s.platform}, {s.account}, {scale_name(s.time_scale)}",
+            )
+        ]
+        for scheme in schemes:
+            result = row.schemes.get(scheme)
+            if result is None:
+                cells.append(NONE)
+            elif not result.reached:
+                best = result.entries.get("calibration", {}).get("accuracy")
+                cells.append(Cell(NOT_REACHED, "" if best is None else f"best {best:.1%} on calibration"))
+            else:
+                latency, accuracy = result.estimate("latency_ms"), result.estimate("accuracy")
+                note = "" if accuracy is None else accuracy.percent()
+                cells.append(Cell(NONE if latency is None else f"{latency.written(1)} ms", note))
+        lines.append(tuple(cells))
+    columns = ("link", *(f"#{scheme}" for scheme in schemes))
+    unit = context.evidence.unit
+    return Table(
+        name, caption, columns, tuple(lines), context.conditions(found, f"judged by {unit}, where units differ by row")
+    )
