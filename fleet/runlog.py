@@ -181,8 +181,8 @@ class RunLog:
         exits = ", ".join(f"{k if k == 'device' else f'exit {k}'}: {n}" for k, n in s["exits"].items())
         took = f"{s['seconds']:.1f} s" if s["seconds"] >= 0.1 else "less than 0.1 s"
         lines = [
-            f"{s['frames']} frame{'s' * (s['frames'] != 1)} in {took}{rate}; answered by the hub {s['answered_by_hub']}, "
-            f"by the device {s['answered_by_device']}",
+            f"{s['frames']} frame{'s' * (s['frames'] != 1)} in {took}{rate}; "
+            f"answered by the hub {s['answered_by_hub']}, by the device {s['answered_by_device']}",
             f"exits          {exits}",
         ]
         if s["latency_ms"] is not None:

@@ -18,9 +18,13 @@ from fleet.errors import FleetError
 from fleet.link.airtime import GENERIC, PHYS, Phy, largest_payload
 from fleet.link.capacity import Capacity, capacity
 from fleet.link.energy import RadioProfile
+from fleet.link.parameters import KEYS as LINK_KEYS
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340, RADIOS, radio_profile
 
+KEYS = tuple(key for key in LINK_KEYS if key != "transport")
+"""Settings that change what a link carries."""
+WIDEST = 200
 INTERVALS_MS = (7.5, 10.0, 15.0, 30.0, 50.0, 100.0, 400.0, 1000.0, 4000.0)
 
 
@@ -65,31 +69,32 @@ def link(
     For example: fleet link ci_ms=30 phy=2M packets=4 loss=0.1
     """
     profile = radio_profile(radio)
-    base = LinkParameters(ci_ms=4000.0, as_published=as_published)
-    chosen, rows = link_rows(settings or [], base, profile, encrypted=not unencrypted)
-    conditions = _conditions(chosen, profile, encrypted=not unencrypted)
+    chosen, rows = link_rows(settings or [], profile, encrypted=not unencrypted, as_published=as_published)
+    conditions = _conditions(chosen, profile, encrypted=not unencrypted, as_published=as_published)
     if json_file is not None:
         document = {"conditions": conditions, "rows": [_row_as_json(row) for row in rows]}
         try:
             json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         except OSError as err:
             raise FleetError(f"cannot write {json_file}: {err.strerror}") from err
-    console = Console()
-    console.print(_table(rows))
+    console, table = Console(), _table(rows)
+    # A terminal too narrow for the table wraps its lines; cut digits would be wrong numbers.
+    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    Console(width=max(console.width, needed)).print(table)
     for name, value in conditions.items():
         console.print(f"[dim]{name.replace('_', ' ')}:[/dim] {value}", highlight=False)
 
 
 def link_rows(
-    settings: Iterable[str], base: LinkParameters, radio: RadioProfile, *, encrypted: bool = True
+    settings: Iterable[str], radio: RadioProfile, *, encrypted: bool = True, as_published: bool = False
 ) -> tuple[LinkParameters, list[Row]]:
     """One row for each interval and PHY that the settings leave open.
 
     Args:
         settings: ``KEY=VALUE`` texts.
-        base: what the settings change.
         radio: whose energy is counted; of the PHYs left open only those that it has are shown.
         encrypted: whether packets carry a MIC.
+        as_published: whether the packets asked for are taken as they are, even if they do not fit.
 
     Returns:
         What all rows have in common, and the rows.
@@ -99,9 +104,8 @@ def link_rows(
     """
     texts = " ".join(settings).replace(",", " ").split()
     named = {text.partition("=")[0] for text in texts}
-    # 2M and 4 s carry every payload: what fails there is wrong by itself and not for want of room.
-    roomy = [text for text in ("phy=2M", "ci_ms=4000") if text.partition("=")[0] not in named]
-    chosen = LinkParameters.parse([*texts, *roomy], base)
+    # What fits is looked at below: the record's own check is for encrypted links only.
+    chosen = LinkParameters.parse(texts, LinkParameters(as_published=True), keys=KEYS)
     if "phy" in named:
         radio.check(chosen.phy)
     phys = [chosen.phy] if "phy" in named else [phy for phy in PHYS if phy in radio.rx_ma]
@@ -110,23 +114,25 @@ def link_rows(
     for phy in phys:
         for ci_ms in intervals:
             longest = largest_payload(ci_ms, phy, encrypted=encrypted)
+            parameters = chosen.replace(phy=phy, ci_ms=ci_ms)
             try:
-                parameters = chosen.replace(phy=phy, ci_ms=ci_ms)
+                carried = capacity(parameters, radio=radio, encrypted=encrypted, as_published=as_published)
             except FleetError:
+                if {"phy", "ci_ms"} <= named:
+                    raise
                 rows.append(Row(phy, ci_ms, None, longest))
             else:
-                carried = capacity(parameters, radio=radio, encrypted=encrypted)
                 rows.append(Row(phy, ci_ms, carried, longest))
     return chosen, rows
 
 
-def _conditions(chosen: LinkParameters, radio: RadioProfile, *, encrypted: bool) -> dict[str, str]:
+def _conditions(chosen: LinkParameters, radio: RadioProfile, *, encrypted: bool, as_published: bool) -> dict[str, str]:
     guard = f"{GENERIC.guard_us:g} µs between the last exchange and the next event"
     return {
         "payload": f"{chosen.payload} bytes, {chosen.ll_octets} on the link layer",
         "packets": f"{chosen.packets} payloads an event asked for"
-        + (", taken as they are (as published)" if chosen.as_published else ""),
-        "guard": "ignored (as published)" if chosen.as_published else guard,
+        + (", taken as they are (as published)" if as_published else ""),
+        "guard": "ignored (as published)" if as_published else guard,
         "encrypted": "yes, 4 bytes of MIC a packet" if encrypted else "no",
         "loss": f"{chosen.loss:g}, each packet by itself",
         "acknowledgement": f"{chosen.ack} (of reliable transfers; features are best effort)",
@@ -159,7 +165,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(title="What the link can carry", caption=_caption(rows), padding=(0, 1), box=box.SIMPLE_HEAD)
+    table = Table(title="What the link can carry", caption=_caption(rows), padding=(0, 1, 0, 0), box=box.SIMPLE_HEAD)
     table.add_column("\n\nPHY", no_wrap=True)
     for heading in (
         "\nCI\nms",

@@ -167,6 +167,18 @@ def largest_payload(ci_ms: float, phy: Phy, *, encrypted: bool = True, controlle
     return None
 
 
+def why_nothing_fits(ci_ms: float, phy: Phy, payload: int, *, encrypted: bool = True) -> str:
+    """One line for a link on which no such payload fits, with what would."""
+    cures = [f"ci_ms={smallest_ci_ms(phy, payload, encrypted=encrypted):g} or more"]
+    longest = largest_payload(ci_ms, phy, encrypted=encrypted)
+    if longest is not None:
+        cures.append(f"payload={longest} or less")
+    return (
+        f"no payload of {payload} bytes fits a connection interval of {ci_ms:g} ms at {phy} "
+        f"({'' if encrypted else 'unencrypted, '}guard {GENERIC.guard_us:g} µs): use {' or '.join(cures)}"
+    )
+
+
 def throughput_bps(payloads: int, payload: int, ci_ms: float) -> float:
     """Application bits a second when every event carries ``payloads`` notifications."""
     return payloads * payload * 8 / (ci_ms / 1000.0)

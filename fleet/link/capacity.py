@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet.link.airtime import exchange_ends_us, payloads_that_fit, throughput_bps
+from fleet.errors import FleetError
+from fleet.link.airtime import exchange_ends_us, payloads_that_fit, throughput_bps, why_nothing_fits
 from fleet.link.energy import RadioProfile, event_energy_uj, mean_power_uw
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
@@ -54,20 +55,30 @@ class Capacity:
         return mean_power_uw(self.idle_energy_uj, self.parameters.ci_ms)
 
 
-def capacity(parameters: LinkParameters, *, radio: RadioProfile = NRF5340, encrypted: bool = True) -> Capacity:
+def capacity(
+    parameters: LinkParameters,
+    *,
+    radio: RadioProfile = NRF5340,
+    encrypted: bool = True,
+    as_published: bool | None = None,
+) -> Capacity:
     """What this link carries with full payloads.
 
     Args:
         parameters: the link.
         radio: whose energy is counted.
-        encrypted: whether packets carry a MIC. :attr:`LinkParameters.effective_packets` assumes that they do.
+        encrypted: whether packets carry a MIC. :class:`LinkParameters` assumes that they do, and refuses a link on
+            which only a payload without one fits, unless its ``as_published`` is set.
+        as_published: take the packets asked for whether or not they fit; as the parameters say where left out.
 
     Raises:
-        FleetError: the radio does not have the PHY.
+        FleetError: the radio does not have the PHY, or no payload fits.
     """
     p = parameters
     fit = payloads_that_fit(p.ci_ms, p.phy, p.payload, encrypted=encrypted)
-    carried = p.packets if p.as_published else min(p.packets, fit)
+    carried = p.packets if (p.as_published if as_published is None else as_published) else min(p.packets, fit)
+    if carried < 1:
+        raise FleetError(why_nothing_fits(p.ci_ms, p.phy, p.payload, encrypted=encrypted))
     up = [p.ll_octets] * carried
     arriving = throughput_bps(carried, p.payload, p.ci_ms) * (1.0 - p.loss)
     # The paper's model moves data in every second event. A burst is repeated until its acknowledgement is heard,

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from fleet.errors import FleetError
 from fleet.link.airtime import (
-    GENERIC,
     Phy,
     check_phy,
-    largest_payload,
     ll_octets,
     payloads_that_fit,
-    smallest_ci_ms,
+    why_nothing_fits,
 )
 from fleet.packet import MAX_PAYLOAD, MIN_PAYLOAD
 
@@ -88,7 +86,7 @@ class LinkParameters:
         if not isinstance(self.as_published, bool):
             raise FleetError(f"as_published is true or false, not {self.as_published!r}")
         if self.effective_packets < 1:
-            raise FleetError(self._nothing_fits())
+            raise FleetError(why_nothing_fits(self.ci_ms, self.phy, self.payload))
 
     @property
     def effective_packets(self) -> int:
@@ -127,13 +125,16 @@ class LinkParameters:
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def parse(cls, items: Iterable[str], base: LinkParameters | None = None) -> LinkParameters:
+    def parse(
+        cls, items: Iterable[str], base: LinkParameters | None = None, *, keys: Sequence[str] = KEYS
+    ) -> LinkParameters:
         """Read ``KEY=VALUE`` settings, as ``--link`` takes them.
 
         Args:
             items: settings; one string may hold several, separated by commas or spaces. A key that comes
                 twice counts the last time.
             base: what the settings change; the defaults when left out.
+            keys: which of :data:`KEYS` mean something to who asks; the others are refused rather than ignored.
 
         Raises:
             FleetError: an unknown key, something that is no ``KEY=VALUE``, or a value that makes no link.
@@ -144,21 +145,11 @@ class LinkParameters:
             key, equals, value = setting.partition("=")
             if not equals or not value:
                 raise FleetError(f"'{setting}' is not KEY=VALUE: write for example ci_ms=30")
-            if key not in KEYS:
-                raise FleetError(f"'{key}' is not a setting of a link: choose from {', '.join(KEYS)}")
+            if key not in keys:
+                problem = "does nothing here" if key in KEYS else "is not a setting of a link"
+                raise FleetError(f"'{key}' {problem}: choose from {', '.join(keys)}")
             changes[key] = _from_text(key, value)
         return (base or cls()).replace(**changes)
-
-    def _nothing_fits(self) -> str:
-        ci = smallest_ci_ms(self.phy, self.payload)
-        cures = [f"ci_ms={ci:g} or more"] if ci <= CI_MAX_MS else []
-        fits = largest_payload(self.ci_ms, self.phy)
-        if fits is not None:
-            cures.append(f"payload={fits} or less")
-        return (
-            f"no payload of {self.payload} bytes fits a connection interval of {self.ci_ms:g} ms at {self.phy} "
-            f"(guard {GENERIC.guard_us:g} µs): use {' or '.join(cures)}"
-        )
 
 
 def _check_interval(ci_ms: float) -> None:
