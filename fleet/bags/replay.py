@@ -6,7 +6,8 @@ Both are virtual time. A bag, a model and the same settings give the same result
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +20,12 @@ from fleet.bundle import Bundle
 from fleet.codec import FloatArray
 from fleet.exits import Prediction
 from fleet.hub import Batch, Hub
+from fleet.inbox import Waiting
 from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
 from fleet.motion import Square
-from fleet.packet import HEADER, LOCAL_ANSWER_STAGE
-from fleet.session import Answer, CloudSession, Taken
+from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.session import Answer, CloudSession
 from fleet.simulation import SimulatedFrame, Simulation
 from fleet.sources.decode import UnreadableImage, decode_image
 from fleet.sources.frame import RgbImage
@@ -181,8 +183,8 @@ def _view(data: bytes, region: Square | None) -> RgbImage | None:
 class PacketReplay:
     """All cameras' packets through one hub, at the times that the bag has.
 
-    The hub's processor runs one batch at a time, which takes :attr:`exit_s` however many exits are in it, and takes
-    whatever has arrived when it is free again, as the cloud node does.
+    As in the cloud node packets wait while a batch of exits runs, which takes :attr:`exit_s` however many are in it,
+    and are looked at together when it is over.
 
     Attributes:
         hub: fresh.
@@ -195,6 +197,7 @@ class PacketReplay:
     exit_s: float
     _replays: dict[str, Replay] = field(default_factory=dict)
     _stamps: dict[str, dict[int, int]] = field(default_factory=dict)
+    _arrived: Counter[tuple[str, Key]] = field(default_factory=Counter)
     _batch: Batch | None = None
     _busy_until: float = 0.0
 
@@ -217,31 +220,24 @@ class PacketReplay:
         now = 0.0
         for message in bag.messages((PACKETS,), cameras):
             begun = message.time_ns if begun is None else begun
-            arrival = max((message.time_ns - begun) / NS, now)
-            self._work_until(arrival, begun)
-            now = arrival
-            self._take(message)
+            now = max((message.time_ns - begun) / NS, now)
+            self._work_until(now, begun)
+            self._put(message, now)
             done()
             if self._batch is None:
                 self._begin(now, begun)
         self._work_until(np.inf, begun or 0)
+        for (camera, key), count in self._arrived.items():
+            if count:
+                self._replays[camera].heard[key] = None
         return self._replays
 
-    def _take(self, message: Message) -> None:
-        replay = self._replays[message.camera]
-        replay.total += 1
-        packet = bytes(message.content.data)
-        taken = self.hub.take(message.camera, packet)
-        if taken is Taken.MALFORMED:
-            replay.unreadable += 1
-            return
-        inference_id = HEADER.unpack_from(packet)[0]
-        stamps = self._stamps[message.camera]
-        if taken in (Taken.NEW, Taken.LOCAL_ANSWER):
-            stamps[inference_id] = stamp_of(message.content.header)
-            if len(stamps) > REMEMBERED_FRAMES:
-                del stamps[next(iter(stamps))]
-        replay.heard[stamp_of(message.content.header), inference_id] = None
+    def _put(self, message: Message, now: float) -> None:
+        self._replays[message.camera].total += 1
+        packet = Waiting(bytes(message.content.data), now, stamp_of(message.content.header))
+        self.hub.put(message.camera, packet)
+        if (key := _key(packet)) is not None:
+            self._arrived[message.camera, key] += 1
 
     def _work_until(self, time: float, begun: int) -> None:
         """Let every batch end that ends before ``time``."""
@@ -249,19 +245,38 @@ class PacketReplay:
             batch, self._batch = self._batch, None
             ended = self._busy_until
             logits = batch.by_camera({n: list(rows) for n, rows in self.forward(batch.views()).items()})
-            self._publish(self.hub.conclude(batch, logits), ended, begun)
+            self._publish(self.hub.conclude(batch, logits).items(), ended, begun)
             self._begin(ended, begun)
 
     def _begin(self, now: float, begun: int) -> None:
-        batch = self.hub.next_batch()
-        self._publish(batch.answers, now, begun)
+        """Look at what waits, and begin a batch if there is an exit to run."""
+        batch = self.hub.next_batch(self.hub.collect())
+        for camera, packet in batch.heard:
+            self._remember(camera, packet)
+        for camera, packet in batch.malformed:
+            self._replays[camera].unreadable += 1
+            if (key := _key(packet)) is not None:
+                self._arrived[camera, key] -= 1
+        self._publish((*batch.late_answers, *batch.answers.items()), now, begun)
         if batch.tasks:
             self._batch, self._busy_until = batch, now + self.exit_s
 
-    def _publish(self, answers: Mapping[str, Answer], now: float, begun: int) -> None:
-        for camera, answer in answers.items():
+    def _remember(self, camera: str, packet: Waiting) -> None:
+        """Keep the stamp of a packet's frame for its label, as the cloud node keeps the header."""
+        stamps = self._stamps[camera]
+        stamps[packet.inference_id] = packet.note
+        if len(stamps) > REMEMBERED_FRAMES:
+            del stamps[next(iter(stamps))]
+
+    def _publish(self, answers: Iterable[tuple[str, Answer]], now: float, begun: int) -> None:
+        for camera, answer in answers:
             stamp = self._stamps[camera].get(answer.inference_id, 0)
-            latency_ms = 1e3 * (begun - stamp) / NS + 1e3 * now if stamp > 0 else None
+            latency_ms = 1e3 * ((begun - stamp) / NS + now) if stamp > 0 else None
             key = (stamp, answer.inference_id)
             said = prediction_said(self.hub.bundle, answer.prediction, answer.stage, latency_ms=latency_ms)
             self._replays[camera].said.setdefault(key, said)
+
+
+def _key(packet: Waiting) -> Key | None:
+    """The frame that a packet says it is of."""
+    return (packet.note, packet.inference_id) if packet.inference_id >= 0 else None
