@@ -252,7 +252,9 @@ class CloudNode(ManagedNode):
     def health(self) -> Health:
         """See the base class."""
         hub = self._hub
-        values: dict[str, object] = {"model": self.settings.model, "device": self._device, **self._record.values()}
+        bundle = self._bundle.identity.hex() if self._bundle is not None else ""
+        values: dict[str, object] = {"model": self.settings.model, "bundle": bundle, "device": self._device}
+        values |= self._record.values()
         if hub is not None:
             counted = [session.counts for session in list(hub.sessions.values())]
             values |= {f"packets {taken.value}": sum(counts[taken] for counts in counted) for taken in Taken}
