@@ -12,6 +12,9 @@ from pathlib import Path
 from fleet.ble.pump import LEAD_S
 from fleet.link.parameters import LinkParameters
 
+NAME_BYTES = 26
+"""Of a camera's name, in UTF-8, what a scan response takes."""
+
 
 def static_address(seed: str) -> str:
     """A static random device address that is always the same for the same seed.
@@ -38,7 +41,7 @@ class CameraSettings:
     Attributes:
         identity: of its bundle, eight bytes.
         wish: the link it asks for; ``packets`` is what it hands over for one event.
-        name: that a scanner shows, 20 bytes at most.
+        name: that a scanner shows; what is beyond :data:`NAME_BYTES` bytes is cut off.
         address: static random device address.
         secure: talk on encrypted links with a bonded hub only.
         pairing: take a new bond although there is one already.

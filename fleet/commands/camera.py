@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fleet.ble.settings import NAME_BYTES
 from fleet.bundle import Bundle, Precision
 from fleet.errors import FleetError
 from fleet.inference import Device, Outcome
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 READ_TIMEOUT_S = 0.5
 DEFAULT_LINK = LinkParameters(ci_ms=30.0, packets=4, phy="2M", transport="bumble")
+LINK_KEYS = ("ci_ms", "packets", "phy", "payload")
+"""What a camera may ask a hub for. A real radio's loss and acknowledgements are what they are."""
+DEFAULT_BONDS = Path("~/.config/fleet/bonds.json")
 
 
 def camera(
@@ -73,10 +77,11 @@ def camera(
     duration: Annotated[float, typer.Option(min=0.0, help="Seconds until the end; 0: until Ctrl-C.")] = 0.0,
     secure: Annotated[bool, typer.Option("--secure", help="Bonded hubs and encrypted links only.")] = False,
     pair: Annotated[bool, typer.Option("--pair", help="With --secure: let another hub bond.")] = False,
-    bonds: Annotated[Path, typer.Option(help="With --secure: file that keeps the bonds.")] = Path(
-        "~/.config/fleet/bonds.json"
-    ),
-    name: Annotated[str, typer.Option(help="What a scanner shows.")] = "fleet camera",
+    bonds: Annotated[
+        Path | None,
+        typer.Option(help="With --secure: file that keeps the bonds.", show_default=str(DEFAULT_BONDS)),
+    ] = None,
+    name: Annotated[str, typer.Option(help=f"What a scanner shows, {NAME_BYTES} bytes at most.")] = "fleet camera",
     json: Annotated[Path | None, typer.Option(help="Write the numbers of every frame to this file.")] = None,
 ) -> None:
     """Run a camera on this machine that talks to its hub over Bluetooth Low Energy; no ROS needed.
@@ -89,8 +94,9 @@ def camera(
 
     if precision not in ("float", "int8"):
         raise FleetError(f"precision is float or int8, not '{precision}'")
+    _check_radio_options(name, secure=secure, pair=pair, bonds=bonds)
     region = roi_named(roi)
-    wish = LinkParameters.parse(link or [], DEFAULT_LINK).replace(transport="bumble", loss=0.0)
+    wish = LinkParameters.parse(link or [], DEFAULT_LINK, keys=LINK_KEYS)
     if json is not None:
         check_writable(json)
     profile = load_profile(platform)
@@ -105,7 +111,7 @@ def camera(
         address=machine_address(name),
         secure=secure,
         pairing=pair,
-        bonds=expanded(bonds) if secure else None,
+        bonds=expanded(bonds or DEFAULT_BONDS) if secure else None,
     )
     around = RadioSurroundings(network.cancel)
     problems: list[str] = []
@@ -250,6 +256,17 @@ def _closed_by_signals(around: RadioSurroundings, duration: float) -> Iterator[N
         timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _check_radio_options(name: str, *, secure: bool, pair: bool, bonds: Path | None) -> None:
+    for option, given in (("--pair", pair), ("--bonds", bonds is not None)):
+        if given and not secure:
+            raise FleetError(f"{option} does nothing without --secure: only a secure camera bonds")
+    if not name.strip() or not name.isprintable():
+        raise FleetError(f"--name: '{printable(name)}' is no name that a scanner can show")
+    length = len(name.encode())
+    if length > NAME_BYTES:
+        raise FleetError(f"--name: '{printable(name)}' has {length} bytes, a scanner is shown {NAME_BYTES} at most")
 
 
 def _precision(name: str) -> Precision:

@@ -16,7 +16,9 @@ from bumble_bleak import backend_on
 from virtual_radio import VirtualAir, VirtualController
 from world import HUB_ADDRESS, sides
 
+from fleet.ble.camera import Camera
 from fleet.ble.hub import Hub, HubSettings
+from fleet.ble.settings import NAME_BYTES, CameraSettings
 from fleet.cli import app
 from fleet.errors import FleetError
 from fleet.packet import ExitNotice, Header
@@ -55,6 +57,55 @@ def test_a_bad_transport_is_one_clear_line(tiny_bundle, transport, says):
 def test_bad_arguments_are_one_clear_line(tiny_bundle, arguments, says):
     with pytest.raises(FleetError, match=says):
         app(["camera", "--source", "photos", "--model", str(tiny_bundle.path), *arguments], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--pair"], "--pair does nothing without --secure"),
+        (["--bonds", "/tmp/bonds.json"], "--bonds does nothing without --secure"),
+        (["loss=0.5"], "'loss' does nothing here: choose from ci_ms, packets, phy, payload$"),
+        (["ack=next_event"], "'ack' does nothing here"),
+        (["transport=bleak"], "'transport' does nothing here"),
+        (["--name", ""], "--name: '' is no name"),
+        (["--name", "  "], "is no name"),
+        (["--name", "two\nlines"], "'two.lines' is no name"),
+        (["--name", "no text \udcff"], "is no name"),
+        (["--name", "27 bytes long, that is one!"], "has 27 bytes, a scanner is shown 26 at most"),
+        (["--name", "ä" * 14], "has 28 bytes"),
+    ],
+)
+def test_nothing_that_was_asked_for_is_ignored_in_silence(tiny_bundle, arguments, says):
+    with pytest.raises(FleetError, match=says) as caught:
+        app(["camera", "--source", "photos", "--model", str(tiny_bundle.path), *arguments], standalone_mode=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--secure", "--pair"],
+        ["--name", "26 bytes long and no more!"],
+        ["ci_ms=15", "packets=2", "phy=1M", "payload=100"],
+    ],
+)
+def test_what_a_camera_can_do_gets_as_far_as_its_controller(tiny_bundle, tmp_path, arguments):
+    radio = ["--transport", "tcp-client:127.0.0.1:1"]
+    if "--secure" in arguments:
+        arguments = [*arguments, "--bonds", str(tmp_path / "bonds.json")]
+    with pytest.raises(FleetError, match="cannot be opened"):
+        app(
+            ["camera", "--source", "photos", "--model", str(tiny_bundle.path), *radio, *arguments],
+            standalone_mode=False,
+        )
+
+
+def test_a_name_as_long_as_the_command_takes_reaches_a_scanner_whole():
+    settings = CameraSettings(bytes(8), name="n" * NAME_BYTES)
+    configuration = Camera(None, None, settings, on_exit=lambda _notice: None)._configuration()
+    assert configuration.name == settings.name
+    assert settings.name.encode() in configuration.scan_response_data
+    assert len(configuration.scan_response_data) <= 31
 
 
 def test_a_camera_process_finds_its_hub_is_told_to_stop_and_ends_with_ctrl_c(tiny_bundle):
