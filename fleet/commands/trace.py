@@ -42,6 +42,9 @@ def trace(
     ] = 0,
     rivals: Annotated[Path | None, typer.Option(help="Folder of the trained rivals; none without it.")] = None,
     renew: Annotated[list[str] | None, typer.Option(help="Record this rival anew; again for more.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Of the exits, record this split only: test or calibration; two may run at once.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="Which ONNX stages run: float or int8.")] = "float",
     threads: Annotated[int, typer.Option(help="Threads of the hub's network.", min=1)] = 1,
 ) -> None:
@@ -58,6 +61,8 @@ def trace(
 
     if precision not in ("float", "int8"):
         raise FleetError(f"precision is float or int8, not '{precision}'")
+    if only not in (None, "test", "calibration"):
+        raise FleetError(f"--only is test or calibration, not '{only}'")
     payloads = list(dict.fromkeys(payload or [MAX_PAYLOAD]))
     for size in payloads:
         if not MIN_PAYLOAD <= size <= MAX_PAYLOAD:
@@ -75,7 +80,7 @@ def trace(
     console = Console()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        _record(recorder, loaded, parts, payloads, grid, rivals, renew or [], precision, threads, progress)
+        _record(recorder, loaded, parts, payloads, grid, only, rivals, renew or [], precision, threads, progress)
     _show(Reader(recorder.path, recorder.index), console)
 
 
@@ -92,6 +97,7 @@ def _record(
     parts: dict[Split, Pictures],
     payloads: Sequence[int],
     grid: int,
+    only: str | None,
     rivals: Path | None,
     renew: Sequence[str],
     precision: str,
@@ -119,7 +125,7 @@ def _record(
                 recording.save_packets(recorder, bundle, split, payload, lambda t=task: progress.advance(t))  # type: ignore[misc]
         states = recording.plan_states(recorder, bundle, cloud, payload, grid)
         for split in SPLITS:
-            if not recorder.has(f"{split}/{fleet_logits(payload)}"):
+            if only in (None, split) and not recorder.has(f"{split}/{fleet_logits(payload)}"):
                 pictures = recorder.index.splits[split]["pictures"]
                 task = progress.add_task(f"{split}: {len(states.states)} states, {payload} bytes", total=pictures)
                 recording.save_exits(
@@ -130,7 +136,7 @@ def _record(
                     states,
                     lambda n, t=task: progress.advance(t, n),  # type: ignore[misc]
                 )
-    if rivals is not None:
+    if rivals is not None and only is None:
         _record_rivals(recorder, bundle, frames, expanded(rivals).absolute(), renew, progress)
 
 

@@ -21,7 +21,7 @@ from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS, Plan, Variant
 from fleet.evaluation.replay import Packets
 from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_local
-from fleet.evaluation.schemes.ours import DEVICE, Pace, Race, Recorded
+from fleet.evaluation.schemes.ours import DEVICE, Manner, Pace, Race, Recorded
 from fleet.evaluation.schemes.upload import Uploads, variants
 from fleet.evaluation.stopping import Choice, choose_each, choose_single
 from fleet.evaluation.trace import (
@@ -222,6 +222,7 @@ class Contest:
 
     def _ours(self, variant: Variant, name: str, link: LinkParameters, hints: dict[str, tuple[float, ...]]) -> Result:
         best: tuple[Choice, tuple[int, ...]] | None = None
+        names: tuple[str, ...] = ()
         for heads in self._teams(variant):
             race = self.race(variant, "calibration", link, heads)
             key = f"{name} {heads}"
@@ -231,12 +232,11 @@ class Contest:
             )
             hints[key] = choice.thresholds
             if best is None or choice.score.better(best[0].score, self.target):
-                best = choice, heads
+                best, names = (choice, heads), race.names
         assert best is not None
         choice, heads = best
         score = choice.score
-        names = self.race_names(heads)
-        point = {"thresholds": {n: _level(t) for n, t in zip(names, choice.thresholds, strict=True)}}
+        point = {"thresholds": {n: _level(t) for n, t in zip(names, choice.thresholds, strict=False)}}
         if score.accuracy < self.target - 1e-9:
             return Result(point, (score.accuracy, score.cost))
         test = self.race(variant, "test", link, heads)
@@ -252,19 +252,15 @@ class Contest:
             return [()]
         return list(dict.fromkeys([(), *((n,) for n in stages), stages]))
 
-    def race_names(self, heads: Sequence[int]) -> tuple[str, ...]:
-        """What each of a race's thresholds belongs to."""
-        return (*map(str, self.judge.trace.index.sent), *(f"local {n}" for n in heads))
-
     def race(self, variant: Variant, split: Split, link: LinkParameters, heads: tuple[int, ...]) -> Race:
         """FLEET on one link, replayed."""
         rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
         recorded = self.judge.recorded(split, link.payload, rule)
         rows = tuple(recorded.local_stages.index(n) for n in heads)
+        manner = Manner(variant.rule == "agreement", variant.patient, variant.parts, variant.fill)
         return Race.on(
-            recorded, self._pace(heads), self.air(split, link),
-            exit_s=self.plan.cloud_s, local=rows, agreement=variant.rule == "agreement",
-        )  # fmt: skip
+            recorded, self._pace(heads), self.air(split, link), exit_s=self.plan.cloud_s, local=rows, manner=manner
+        )
 
     def _local(self, name: str, link: LinkParameters) -> Result:
         point = self.local_points[name]

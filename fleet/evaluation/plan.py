@@ -34,11 +34,17 @@ class Variant:
         rule: what an exit's certainty is.
         each: a threshold for every exit; else the paper's one for all.
         race: whether the device's own exits take part.
+        patient: see :class:`fleet.evaluation.schemes.ours.Manner`, as the next two.
+        parts: the same.
+        fill: the same.
     """
 
     rule: Rule = "confidence"
     each: bool = True
     race: bool = False
+    patient: bool = False
+    parts: bool = False
+    fill: bool = False
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -48,6 +54,11 @@ VARIANTS: Mapping[str, Variant] = {
     "fleet-entropy": Variant("entropy"),
     "fleet-margin": Variant("margin"),
     "fleet-agreement": Variant("agreement"),
+    "fleet-patient": Variant(patient=True),
+    "fleet-parts": Variant(parts=True),
+    "fleet-fill": Variant(fill=True),
+    "fleet-best": Variant(patient=True, parts=True, fill=True),
+    "fleet-best-race": Variant(patient=True, parts=True, fill=True, race=True),
 }
 
 

@@ -170,13 +170,13 @@ class Recorder:
         progress.unlink(missing_ok=True)
 
     def change(self, **changes: Any) -> None:
-        """Change entries of the index."""
-        self.index = replace(self.index, **changes)
+        """Change entries of the index, as another recorder of the other split may have left it."""
+        self.index = replace(read_index(self.path), **changes)
         self._write_index()
 
     def _finish(self, *names: str, **changes: Any) -> None:
         known = {name: sha256_of(array_path(self.path, name)) for name in names}
-        self.change(arrays={**self.index.arrays, **known}, **changes)
+        self.change(arrays={**read_index(self.path).arrays, **known}, **changes)
 
     def _draft(self, name: str) -> tuple[Path, Path]:
         file = array_path(self.path, name)
@@ -213,7 +213,8 @@ def save_device(recorder: Recorder, bundle: Bundle, split: Split, recorded: Reco
         values = bundle.coder.coefficients(layout, recorded.latents[n])
         narrow = np.int8 if np.abs(values).max() < 128 else np.int16
         arrays[coefficients(n)] = values.astype(narrow)
-    splits = {**recorder.index.splits, split: {**recorder.index.splits[split], "pictures": len(recorded)}}
+    splits = {**read_index(recorder.path).splits}
+    splits[split] = {**splits[split], "pictures": len(recorded)}
     recorder.save({f"{split}/{name}": array for name, array in arrays.items()}, splits=splits)
 
 

@@ -105,7 +105,9 @@ class Timeline:
     traffic: Traffic
 
 
-def replay(air: Air, packets: Packets, states: Payload, offered: Sequence[float], *, exit_s: float) -> Timeline:
+def replay(
+    air: Air, packets: Packets, states: Payload, offered: Sequence[float], *, exit_s: float, fill: bool = False
+) -> Timeline:
     """Let radio and hub run.
 
     Args:
@@ -114,38 +116,41 @@ def replay(air: Air, packets: Packets, states: Payload, offered: Sequence[float]
         states: that the trace has.
         offered: seconds from the frame on at which each stage's packets are there.
         exit_s: seconds that an exit takes on the hub.
+        fill: where the newest stage leaves room in an event, it carries what is unsent of the stage before; as the
+            scheduler is, that is dropped.
     """
     images = len(air.first)
     lanes = np.arange(images)
-    hub = _Hub(states, packets.counts, exit_s)
-    log = _Log(air)
     offers = np.asarray(offered)
     last = len(offers)
-    stage, sent = np.zeros(images, np.int64), np.zeros(images, np.int64)
+    hub = _Hub(states, packets.counts, exit_s)
+    log = _Log(air)
+    sent = np.zeros((last, images), np.int64)
     event = 0
     while True:
         due = air.time_of(event)
-        newest = np.searchsorted(offers, due, side="right")  # an offer at the very moment of an event is in time
-        sent[newest != stage] = 0
-        stage = newest
-        place = np.maximum(stage - 1, 0)
-        left = np.where(stage > 0, packets.counts[place, lanes] - sent, 0)
-        burst = np.minimum(left, air.link.effective_packets)
+        stage = np.searchsorted(offers, due, side="right")  # an offer at the very moment of an event is in time
+        own, before = np.maximum(stage - 1, 0), np.maximum(stage - 2, 0)
+        unsent = packets.counts - sent
+        left = np.where(stage > 0, unsent[own, lanes], 0)
+        more = np.where(stage > 1, unsent[before, lanes], 0) if fill else np.zeros_like(left)
+        burst = np.minimum(left + more, air.link.effective_packets)
         log.begin(event, images)
         ends_us = np.zeros(images)
         for slot in range(int(burst.max())):
             on = burst > slot
-            number = np.minimum(sent + slot, packets.sizes.shape[1] - 1)
+            place = np.where(slot < left, own, before)
+            number = np.minimum(sent[place, lanes], packets.sizes.shape[1] - 1)
             size = packets.sizes[place, number, lanes]
             up_us = air.up_us[size]
             ends_us += (T_IFS_US if slot else 0.0) + air.poll_us + T_IFS_US + up_us
             log.add(on, slot, size, up_us)
             end = packets.ends[place, number, lanes]
             fresh = end > np.where(number > 0, packets.ends[place, number - 1, lanes], 0)
-            hub.take(on, fresh, stage, number + 1, due + ends_us * 1e-6)
+            hub.take(on, fresh, place + 1, number + 1, due + ends_us * 1e-6)
+            sent[place, lanes] += on
         log.end(any_packets=bool(burst.any()))
-        sent += burst
-        if bool(((stage == last) & (left == burst)).all()):
+        if bool(((stage == last) & (left + more == burst)).all()):
             break
         event += 1
     hub.finish()
@@ -193,6 +198,7 @@ class _Hub:
         self._states, self._counts, self._exit_s = states, counts, exit_s
         self._lanes = np.arange(images)
         self._got = np.zeros((len(counts) + 1, images), np.int64)  # by stage; there is none before the first
+        self._newest = np.zeros(images, np.int64)  # the newest stage of which something is decoded
         self._known = np.full(images, -1, np.int32)
         self._fresh = np.zeros(images, np.bool_)
         self._task = np.full(images, -1, np.int32)
@@ -205,12 +211,13 @@ class _Hub:
     def take(self, on: BoolVector, fresh: BoolVector, stage: Array, packets: Array, now: Array) -> None:
         """One packet of each image in ``on`` arrives: the stage's latest, which has so many by now."""
         self._advance(on, now)
-        at = np.maximum(stage, 1)
-        got = self._got
-        got[at, self._lanes] = np.where(on, packets, got[at, self._lanes])
-        own = self._states.level(got[at, self._lanes], self._counts[at - 1, self._lanes])
-        before = self._states.level(got[at - 1, self._lanes], self._counts[np.maximum(at - 2, 0), self._lanes])
-        found = self._states.number[at, own, before]
+        got, lanes = self._got, self._lanes
+        got[stage, lanes] = np.where(on, packets, got[stage, lanes])
+        np.maximum(self._newest, stage, out=self._newest, where=on & fresh)
+        newest = np.maximum(self._newest, 1)
+        own = self._states.level(got[newest, lanes], self._counts[newest - 1, lanes])
+        before = self._states.level(got[newest - 1, lanes], self._counts[np.maximum(newest - 2, 0), lanes])
+        found = self._states.number[newest, own, before]
         new = on & fresh & (found >= 0) & (found != self._known)
         np.copyto(self._known, found, where=new)
         self._fresh |= new

@@ -20,8 +20,10 @@ SINGLE = tuple(round(0.1 * k, 1) for k in range(1, 10))
 """The paper's thresholds, the same for all exits (FLEET section 4.1)."""
 QUANTILES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Thresholds that the search tries: these quantiles of what an exit's certainties are."""
-PRICES = 5
-"""Trade-offs between time and errors that the search tries, by bisection."""
+PRICES = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Prices of an error that the search tries, in the longest time that an image can take."""
+ROUNDS = 2
+POLISHED = 3
 ALIKE = 1e-9
 
 
@@ -96,14 +98,54 @@ class Runs:
         return Score(float(self.cost[chosen].mean()), float(self.right[chosen].mean()))
 
     @cached_property
-    def grids(self) -> tuple[FloatVector, ...]:
+    def levels(self) -> tuple[Levels, ...]:
         """Thresholds that are worth trying, by exit."""
-        found = []
-        for n in range(self.exits):
-            seen = self.certainty[(self.exit == n) & np.isfinite(self.certainty)]
-            quantiles = np.quantile(seen, QUANTILES) if len(seen) else np.zeros(0)
-            found.append(np.unique(np.append(np.floor(quantiles * 1e6) / 1e6, NEVER)))
-        return tuple(found)
+        return tuple(Levels.of(self, n) for n in range(self.exits))
+
+    def scan(self, thresholds: FloatVector, exit_: int) -> tuple[FloatVector, FloatVector]:
+        """Mean cost and accuracy for every level of one exit, the other thresholds staying, shapes (levels,)."""
+        found = self.levels[exit_]
+        others = thresholds.copy()
+        others[exit_] = NEVER
+        chosen = self.first_sure(others)  # (N,)
+        cost, right = self.cost[chosen].sum(), float(self.right[chosen].sum())
+        if not len(found.runs):
+            return np.full(1, cost / self.images), np.full(1, right / self.images)
+        without = chosen[found.images]  # (images with such a run,)
+        first = np.minimum(found.first, without[:, None])  # (images with such a run, levels)
+        costs = cost - self.cost[without].sum() + self.cost[first].sum(axis=0)
+        rights = right - self.right[without].sum() + self.right[first].sum(axis=0)
+        return costs / self.images, rights / self.images
+
+
+@dataclass(frozen=True)
+class Levels:
+    """An exit's thresholds that the search tries.
+
+    Attributes:
+        grid: quantiles of its certainties, ascending, and never.
+        runs: the exit's runs, M of them.
+        images: that have any, ascending.
+        first: the first run of each of these images that is sure at each level, past the last run where none is,
+            shape (images, levels).
+    """
+
+    grid: FloatVector
+    runs: npt.NDArray[np.intp]
+    images: npt.NDArray[np.intp]
+    first: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, runs: Runs, exit_: int) -> Levels:
+        """An exit's levels."""
+        own = np.flatnonzero((runs.exit == exit_) & np.isfinite(runs.certainty))
+        seen = runs.certainty[own]
+        quantiles = np.quantile(seen, QUANTILES) if len(seen) else np.zeros(0)
+        grid = np.unique(np.append(np.floor(quantiles * 1e6) / 1e6, NEVER))
+        images, starts = np.unique(runs.image[own], return_index=True)
+        sure = np.where(seen[:, None] >= grid, own[:, None], len(runs.image))
+        first = np.minimum.reduceat(sure, starts, axis=0) if len(own) else sure
+        return cls(grid, own, images, first)
 
 
 @dataclass(frozen=True)
@@ -113,16 +155,15 @@ class Score:
     cost: float
     accuracy: float
 
+    def rank(self, target: float) -> tuple[bool, float, float]:
+        """Less is better: what reaches a target by its time, the rest by how far it falls short."""
+        if self.accuracy >= target - ALIKE:
+            return False, self.cost, -self.accuracy
+        return True, -self.accuracy, self.cost
+
     def better(self, other: Score | None, target: float) -> bool:
         """Whether it is the faster of two that reach a target, or the more accurate where not both do."""
-        if other is None:
-            return True
-        reaches, reached = self.accuracy >= target - ALIKE, other.accuracy >= target - ALIKE
-        if reaches != reached:
-            return reaches
-        if not reaches:
-            return self.accuracy > other.accuracy
-        return (self.cost, -self.accuracy) < (other.cost, -other.accuracy)
+        return other is None or self.rank(target) < other.rank(target)
 
 
 @dataclass(frozen=True)
@@ -141,32 +182,32 @@ def choose_single(runs: Runs, target: float) -> Choice:
 def choose_each(runs: Runs, target: float, hints: Iterable[Sequence[float]] = ()) -> Choice:
     """A threshold for every exit.
 
-    Coordinate descent on time + price · errors, for several prices, and at the end on time alone among what reaches the
-    target. That finds good thresholds, not provably the best.
+    Coordinate descent on time + price · errors, for several prices; the best are then moved as far as the target
+    allows. That finds good thresholds, not provably the best.
 
     Args:
         runs: on the calibration split.
         target: accuracy to reach.
         hints: thresholds that were good for something similar.
     """
-    starts = [np.full(runs.exits, level) for level in SINGLE]
-    starts += [np.asarray(hint, float) for hint in hints if len(hint) == runs.exits]
-    best = _best(runs, target, starts)
-    low, high = 0.0, _highest_price(runs)
-    price = high / 8.0
-    for _ in range(PRICES):
-        found = _descend(runs, np.asarray(best.thresholds), price)
-        if found.score.better(best.score, target):
-            best = found
-        # A price that is too low buys too many errors; one that is too high, time that is not needed.
-        low, high = (price, high) if found.score.accuracy < target - ALIKE else (low, price)
-        price = (low + high) / 2.0
-    return _polish(runs, best, target)
-
-
-def _highest_price(runs: Runs) -> float:
-    """Seconds that an error costs at most: far more than any image takes."""
-    return 50.0 * float(runs.cost.max())
+    singles = [np.full(runs.exits, level) for level in SINGLE]
+    known = [np.asarray(hint, float) for hint in hints if len(hint) == runs.exits]
+    waiting = np.full(runs.exits, NEVER)
+    best = _best(runs, target, [*singles, *known, waiting])
+    found = {best.thresholds: best}
+    longest = float(runs.cost.max())
+    # Errors get dearer from what is fast, and cheaper from waiting: the two ends meet at different thresholds.
+    for start, prices in ((np.asarray(best.thresholds), PRICES), (waiting, PRICES[::-1])):
+        at = start
+        for price in prices:
+            at = _descend(runs, at, price * longest)
+            choice = Choice(tuple(at.tolist()), runs.score(at))
+            found[choice.thresholds] = choice
+    ranked = sorted(found.values(), key=lambda choice: choice.score.rank(target))
+    polished = [_polish(runs, choice, target) for choice in ranked[:POLISHED]]
+    near = [choice for choice in ranked[POLISHED:] if choice.score.accuracy < target - ALIKE][:1]
+    polished += [_polish(runs, choice, target) for choice in near]
+    return min(polished, key=lambda choice: choice.score.rank(target))
 
 
 def _best(runs: Runs, target: float, tried: Iterable[FloatVector]) -> Choice:
@@ -179,31 +220,24 @@ def _best(runs: Runs, target: float, tried: Iterable[FloatVector]) -> Choice:
     return best
 
 
-def _descend(runs: Runs, start: FloatVector, price: float) -> Choice:
-    """One round of coordinate descent on mean cost + price · errors."""
+def _descend(runs: Runs, start: FloatVector, price: float) -> FloatVector:
+    """Coordinate descent on mean cost + price · errors."""
     thresholds = start.copy()
-    at = runs.score(thresholds)
-    for n, grid in enumerate(runs.grids):
-        kept = thresholds[n]
-        for level in grid:
-            thresholds[n] = level
-            score = runs.score(thresholds)
-            if score.cost + price * (1 - score.accuracy) < at.cost + price * (1 - at.accuracy):
-                at, kept = score, level
-        thresholds[n] = kept
-    return Choice(tuple(thresholds.tolist()), at)
+    for _ in range(ROUNDS):
+        for n in range(runs.exits):
+            costs, accuracies = runs.scan(thresholds, n)
+            thresholds[n] = runs.levels[n].grid[int(np.argmin(costs - price * accuracies))]
+    return thresholds
 
 
 def _polish(runs: Runs, best: Choice, target: float) -> Choice:
-    """Take one threshold after the other down as far as the target allows."""
-    thresholds = np.asarray(best.thresholds)
-    at = best.score
-    for n, grid in enumerate(runs.grids):
-        kept = thresholds[n]
-        for level in grid:
-            thresholds[n] = level
-            score = runs.score(thresholds)
-            if score.better(at, target):
-                at, kept = score, level
-        thresholds[n] = kept
-    return Choice(tuple(thresholds.tolist()), at)
+    """Move one threshold after the other to where it saves most time, as far as the target allows."""
+    thresholds, at = np.asarray(best.thresholds), best.score
+    for _ in range(ROUNDS):
+        for n in range(runs.exits):
+            costs, accuracies = runs.scan(thresholds, n)
+            for place, (cost, accuracy) in enumerate(zip(costs.tolist(), accuracies.tolist(), strict=True)):
+                if Score(cost, accuracy).better(at, target):
+                    at = Score(cost, accuracy)
+                    thresholds[n] = runs.levels[n].grid[place]
+    return Choice(tuple(thresholds.tolist()), runs.score(thresholds))

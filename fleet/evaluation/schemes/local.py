@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fleet.evaluation.air import FloatVector
 from fleet.evaluation.certainty import Judged
-from fleet.evaluation.stopping import Choice, Runs, Score, choose_each, choose_single
+from fleet.evaluation.stopping import Choice, Runs, choose_each, choose_single
 from fleet.platforms import PlatformProfile
 
 NO_STAGE = -1
@@ -128,15 +128,10 @@ def single_points(exits: LocalExits, target: float) -> list[LocalPoint]:
 def choose_local(exits: LocalExits, target: float) -> LocalPoint:
     """The fastest point that reaches a target on the calibration split, or the most accurate."""
     first = single_points(exits, target)
-    first.sort(key=lambda p: _rank(p.choice.score, target))
+    first.sort(key=lambda p: p.choice.score.rank(target))
     best = first[0]
     for point in first[:REFINED]:
         found = choose_each(exits.runs(point.asked), target, [point.choice.thresholds])
         if found.score.better(best.choice.score, target):
             best = LocalPoint(point.asked, found)
     return best
-
-
-def _rank(score: Score, target: float) -> tuple[bool, float]:
-    reaches = score.accuracy >= target
-    return (not reaches, score.cost if reaches else -score.accuracy)

@@ -87,6 +87,23 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How the hub decides, where that is not as :class:`fleet.session.CloudSession` does.
+
+    Attributes:
+        agreement: an exit only answers if the one before it on the same image said the same.
+        patient: the last exit, its ladder complete, does not answer unless it is sure; the device does in the end.
+        parts: an exit has one threshold until its own stage is complete, and another then.
+        fill: see :func:`fleet.evaluation.replay.replay`.
+    """
+
+    agreement: bool = False
+    patient: bool = False
+    parts: bool = False
+    fill: bool = False
+
+
+@dataclass(frozen=True)
 class Race:
     """FLEET on one link: thresholds of the hub's exits first, then those of the local exits.
 
@@ -95,14 +112,14 @@ class Race:
         pace: of the device.
         timeline: of the link.
         local: rows of ``recorded.local`` that run; empty without a race.
-        agreement: an exit only answers if the one before it on the same image said the same.
+        manner: how the hub decides.
     """
 
     recorded: Recorded
     pace: Pace
     timeline: Timeline
     local: tuple[int, ...] = ()
-    agreement: bool = False
+    manner: Manner = Manner()
 
     @classmethod
     def on(
@@ -113,22 +130,28 @@ class Race:
         *,
         exit_s: float,
         local: tuple[int, ...] = (),
-        agreement: bool = False,
+        manner: Manner | None = None,
     ) -> Race:
         """Let radio and hub run once."""
-        timeline = replay(air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s)
-        return cls(recorded, pace, timeline, local, agreement)
+        how = manner or Manner()
+        timeline = replay(air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s, fill=how.fill)
+        return cls(recorded, pace, timeline, local, how)
 
     @property
     def exits(self) -> int:
         """How many thresholds there are."""
-        return len(self.pace.offered) + len(self.local)
+        return self._hub_exits + len(self.local)
+
+    @property
+    def _hub_exits(self) -> int:
+        return len(self.pace.offered) * (2 if self.manner.parts else 1)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Who answers, threshold by threshold, and the whole network on the device last."""
-        stages = (str(n) for n in range(1, len(self.pace.offered) + 1))
-        return (*stages, *(f"local {self.recorded.local_stages[k]}" for k in self.local), DEVICE)
+        stages = [str(n) for n in range(1, len(self.pace.offered) + 1)]
+        parts = [f"{n} begun" for n in stages] if self.manner.parts else []
+        return (*stages, *parts, *(f"local {self.recorded.local_stages[k]}" for k in self.local), DEVICE)
 
     @cached_property
     def _hub(self) -> tuple[npt.NDArray[np.intp], FloatVector, npt.NDArray[np.bool_], FloatVector]:
@@ -137,16 +160,23 @@ class Race:
         stages = np.asarray([s.stage for s in self.recorded.states.states])
         judged = self.recorded.exits
         certainty = judged.certainty[state, lanes]
-        if self.agreement:
+        if self.manner.agreement:
             said = judged.answer[state, lanes]
             same = np.zeros(said.shape, np.bool_)
             same[:, 1:] = said[:, 1:] == said[:, :-1]
             certainty = np.where(same, certainty, -1.0)
-        certainty = np.where(self.timeline.complete, np.inf, certainty)
+        if not self.manner.patient:
+            certainty = np.where(self.timeline.complete, np.inf, certainty)
         there = state >= 0
+        exit_ = stages[state] - 1
+        if self.manner.parts:
+            owns = np.asarray([s.own for s in self.recorded.states.states])
+            counts = self.recorded.packets.counts
+            whole = self.recorded.states.level(counts, counts)[exit_, lanes]
+            exit_ = np.where(owns[state] < whole, exit_ + len(self.pace.offered), exit_)
         notice_at = np.stack([self.timeline.air.notice_at(done)[1] for done in self.timeline.done.T], axis=1)
         return (
-            stages[state] - 1,
+            exit_,
             np.where(there, certainty, -1.0),
             judged.right[state, lanes] & there,
             np.where(there, notice_at, np.inf),
@@ -157,7 +187,7 @@ class Race:
         """The hub's runs, the local exits, the whole network: shape (N, R + L + 1)."""
         images = len(self.timeline.state)
         columns = [self._hub]
-        first = len(self.pace.offered)
+        first = self._hub_exits
         for place, row in enumerate(self.local):
             local = self.recorded.local
             assert local is not None
