@@ -18,6 +18,7 @@ from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
+from fleet.ble.settings import check_name
 from fleet.errors import FleetError
 from fleet.link.accounting import Event, InferenceAccount, LinkTotals
 from fleet.link.parameters import LinkParameters
@@ -63,9 +64,11 @@ class BridgeSettings:
         """Check the link as a whole.
 
         Raises:
-            FleetError: no BLE link can be like this.
+            FleetError: no BLE link can be like this, or no scanner could show the camera's name.
         """
         self.link()
+        if self.transport == "bumble":
+            check_name(self.camera_name)
         if self.is_real and self.loss > 0:
             raise FleetError(f"transport {self.transport} loses what the air loses: loss is for emulated")
 

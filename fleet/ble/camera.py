@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fleet.ble import service
-from fleet.ble.settings import CameraSettings, CameraState, Phase
+from fleet.ble.settings import NAME_BYTES, CameraSettings, CameraState, Phase
 from fleet.errors import FleetError
 from fleet.link.accounting import InferenceAccount, LinkTotals
 from fleet.link.parameters import LinkParameters
@@ -202,7 +202,7 @@ class Camera:
             ),
             data_types.CompleteListOf128BitServiceUUIDs([core.UUID(service.SERVICE)]),
         ]
-        name = settings.name.encode()[:26].decode(errors="ignore")
+        name = settings.name.encode()[:NAME_BYTES].decode(errors="ignore")
         return DeviceConfiguration(
             name=name,
             address=hci.Address(settings.address),

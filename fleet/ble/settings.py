@@ -10,10 +10,25 @@ from enum import Enum
 from pathlib import Path
 
 from fleet.ble.pump import LEAD_S
+from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
+from fleet.sources.frame import printable
 
 NAME_BYTES = 26
 """Of a camera's name, in UTF-8, what a scan response takes."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a camera's name that a scanner could not show whole.
+
+    Raises:
+        FleetError: it is empty, unprintable or too long.
+    """
+    if not name.strip() or not name.isprintable():
+        raise FleetError(f"'{printable(name)}' is no name that a scanner can show")
+    length = len(name.encode())
+    if length > NAME_BYTES:
+        raise FleetError(f"the name '{printable(name)}' has {length} bytes, a scanner is shown {NAME_BYTES} at most")
 
 
 def static_address(seed: str) -> str:
@@ -41,7 +56,7 @@ class CameraSettings:
     Attributes:
         identity: of its bundle, eight bytes.
         wish: the link it asks for; ``packets`` is what it hands over for one event.
-        name: that a scanner shows; what is beyond :data:`NAME_BYTES` bytes is cut off.
+        name: that a scanner shows, see :func:`check_name`.
         address: static random device address.
         secure: talk on encrypted links with a bonded hub only.
         pairing: take a new bond although there is one already.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleet.ble.settings import NAME_BYTES
+from fleet.ble.settings import NAME_BYTES, check_name
 from fleet.bundle import Bundle, Precision
 from fleet.errors import FleetError
 from fleet.inference import Device, Outcome
@@ -262,11 +262,7 @@ def _check_radio_options(name: str, *, secure: bool, pair: bool, bonds: Path | N
     for option, given in (("--pair", pair), ("--bonds", bonds is not None)):
         if given and not secure:
             raise FleetError(f"{option} does nothing without --secure: only a secure camera bonds")
-    if not name.strip() or not name.isprintable():
-        raise FleetError(f"--name: '{printable(name)}' is no name that a scanner can show")
-    length = len(name.encode())
-    if length > NAME_BYTES:
-        raise FleetError(f"--name: '{printable(name)}' has {length} bytes, a scanner is shown {NAME_BYTES} at most")
+    check_name(name)
 
 
 def _precision(name: str) -> Precision:

@@ -157,6 +157,12 @@ def test_a_radio_that_cannot_be_used_is_one_clear_line(ros, tiny_bundle, paramet
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["", "a name that is longer than what a scanner is shown"])
+def test_a_camera_has_a_name_that_a_scanner_can_show(ros, name):
+    with pytest.raises(FleetError, match="scanner"):
+        ros.bridge("/bad", transport="bumble", camera_name=name)
+
+
 def test_a_real_radio_takes_no_emulated_loss(ros):
     with pytest.raises(FleetError, match="loss is for emulated"):
         ros.bridge("/bad", transport="bleak", loss=0.2)

@@ -67,7 +67,7 @@ def test_bad_arguments_are_one_clear_line(tiny_bundle, arguments, says):
         (["loss=0.5"], "'loss' does nothing here: choose from ci_ms, packets, phy, payload$"),
         (["ack=next_event"], "'ack' does nothing here"),
         (["transport=bleak"], "'transport' does nothing here"),
-        (["--name", ""], "--name: '' is no name"),
+        (["--name", ""], "'' is no name"),
         (["--name", "  "], "is no name"),
         (["--name", "two\nlines"], "'two.lines' is no name"),
         (["--name", "no text \udcff"], "is no name"),
