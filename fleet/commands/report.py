@@ -24,6 +24,10 @@ def report(
         typer.Option(metavar="LOSSES.json", help="Results of a sweep of random losses; again for more."),
     ] = None,
     plan: Annotated[Path | None, typer.Option(metavar="PLAN.json", help="What every scheme's training spent.")] = None,
+    ours: Annotated[
+        list[str] | None,
+        typer.Option(help="Which of ours the tables follow; again for more. Default: fleet, fleet-race."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The bundle: its network's memory, and what `fleet evaluate` found of its codec.")
     ] = None,
@@ -34,7 +38,7 @@ def report(
     """
     from fleet.evaluation.report import build  # noqa: PLC0415 - numpy and drawing, which --help should not load
     from fleet.evaluation.report.context import load_context  # noqa: PLC0415
-    from fleet.evaluation.report.sweeps import Evidence, load_sweep  # noqa: PLC0415
+    from fleet.evaluation.report.sweeps import OURS, Evidence, load_sweep  # noqa: PLC0415
 
     folder = expanded(output).absolute()
     if folder.exists() and not folder.is_dir():
@@ -43,7 +47,10 @@ def report(
     for path, sweep in zip(losses or [], found[len(sweeps) :], strict=True):
         if sweep.kind != "losses":
             raise FleetError(f"{path} is a sweep without random losses: give it as an argument, not with --losses")
-    evidence = Evidence.of(found)
+    evidence = Evidence.of(found, tuple(ours or OURS))
+    if missing := [name for name in ours or () if not evidence.has(name)]:
+        there = ", ".join(name for name, about in evidence.schemes.items() if about.get("family") == "fleet")
+        raise FleetError(f"no sweep has '{missing[0]}'; of ours there are: {there or 'none'}")
     where = None if model is None else find_model(model)
     context = load_context(evidence, where, None if plan is None else expanded(plan))
     console = Console()

@@ -264,6 +264,14 @@ def test_pages_of_an_earlier_report_go_and_other_files_stay(poor, tmp_path):
     assert own.read_text() == "# mine\n"
 
 
+def test_the_tables_follow_the_variant_that_is_asked_for(inputs, tmp_path):
+    report(inputs / "wake.json", "--ours", "fleet-single", "--output", tmp_path / "results")
+    board = json.loads((tmp_path / "results" / "scoreboard.json").read_text())["scoreboard"]
+    assert {entry["ours"] for entry in board} == {"fleet-single"}
+    words = refused(inputs / "wake.json", "--ours", "fleet-k9", "--output", tmp_path / "out")
+    assert words == "no sweep has 'fleet-k9'; of ours there are: fleet, fleet-single, fleet-race"
+
+
 # Bad input ----------------------------------------------------------------------------------------------------
 def test_a_missing_file_is_named(tmp_path):
     assert (

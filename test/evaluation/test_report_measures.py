@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from report_files import REAL, row
+from report_files import REAL, document, row, write
 
 from fleet.evaluation.report.estimate import NOT_REACHED, NOT_RUN, Estimate, interval_ms, span_ms
 from fleet.evaluation.report.measures import (
@@ -12,12 +12,13 @@ from fleet.evaluation.report.measures import (
     energy_ratio,
     frugal,
     hub_share,
+    hub_stage,
     largest_term,
     latency_terms,
     tolerated_loss,
     wins,
 )
-from fleet.evaluation.report.sweeps import Row
+from fleet.evaluation.report.sweeps import Evidence, Row, load_sweep
 from fleet.evaluation.report.verdicts import Mark, Outcome, verdict
 
 
@@ -123,17 +124,79 @@ def test_recorded_terms_name_the_largest():
     assert largest_term(terms) == "waiting for connection events, 60%"
 
 
-def test_unrecorded_terms_follow_from_the_processor_s_energy():
-    entries = row(platform="cortex-a77-200")  # 40 mW
-    entries["schemes"]["fleet"].update(latency_ms=25.0, processor_mj=0.4)
-    found = latency_terms(Row(entries, ""), Row(entries, "").schemes["fleet"])
-    assert found == {"compute": pytest.approx(10.0), "rest": pytest.approx(15.0)}
+def test_unrecorded_terms_are_those_of_the_bound_and_what_lies_beyond():
+    entries = row(10.0)  # 5 ms of first event, 10 ms of interval, 5 ms of hub
+    entries["schemes"]["fleet"]["latency_ms"] = 50.0
+    terms = latency_terms(Row(entries, ""), Row(entries, "").schemes["fleet"])
+    assert terms == {"first": 5.0, "interval": 10.0, "cloud": 5.0, "beyond": 30.0}
+    assert largest_term(terms).startswith("beyond the bound")
+    entries["schemes"]["fleet"]["latency_ms"] = 12.0
+    assert latency_terms(Row(entries, ""), Row(entries, "").schemes["fleet"]) == {}
 
 
 def test_shares_of_the_first_stages_count_the_hub_s_exits_only():
     result = Row(row(), "").schemes["fleet"]
     assert early_share(result) == pytest.approx(0.7)
     assert hub_share(result) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("3", 3), ("3 begun", 3), ("local 5", None), ("device", None), ("stage 5", None)]
+)
+def test_who_answered_is_read_from_the_name_of_the_exit(name, stage):
+    assert hub_stage(name) == stage
+
+
+# Evidence from several files ----------------------------------------------------------------------------------
+def evidence(tmp_path, *documents, ours=("fleet", "fleet-race")):
+    paths = write(tmp_path, **{f"file{k}": d for k, d in enumerate(documents)})
+    return Evidence.of([load_sweep(path) for path in paths], ours)
+
+
+def test_rows_of_one_link_in_two_files_are_one_row_with_all_schemes(tmp_path):
+    first, second = document("first", [row()]), document("second", [row()])
+    first["rows"][0]["schemes"]["fleet"]["latency_ms"] = 11.0
+    result = dict(second["rows"][0]["schemes"]["fleet"], latency_ms=12.0)
+    second["rows"][0]["schemes"]["fleet-entropy"] = result
+    (found,) = evidence(tmp_path, first, second).rows
+    assert found.schemes["fleet"].estimate("latency_ms").value == 11.0
+    assert found.schemes["fleet-entropy"].estimate("latency_ms").value == 12.0
+
+
+def test_rows_of_another_target_are_not_joined(tmp_path):
+    first, second = document("first", [row()]), document("second", [row()])
+    second["rows"][0]["target"] = 0.7
+    second["rows"][0]["schemes"]["fleet-entropy"] = second["rows"][0]["schemes"]["fleet"]
+    (found,) = evidence(tmp_path, first, second).rows
+    assert "fleet-entropy" not in found.schemes
+
+
+def test_a_grid_s_nearest_interval_is_taken_if_it_is_near(tmp_path):
+    found = evidence(tmp_path, document("grid", [row(7.5), row(11.25), row(65.0)]))
+    setting = found.rows[0].setting
+    assert found.row(setting, 10.0).ci_ms == 11.25
+    assert found.row(setting, 30.0) is None
+
+
+def test_another_codec_s_sweep_does_not_mix_with_the_first(tmp_path):
+    found = evidence(tmp_path, document("ours", [row()], codec="fleet"), document("theirs", [row(30.0)], codec="paper"))
+    assert [r.ci_ms for r in found.rows] == [10.0]
+    assert [s.name for s in found.others] == ["theirs"]
+
+
+def test_a_file_with_lost_packets_is_known_by_its_rows(tmp_path):
+    found = evidence(
+        tmp_path, document("lossy", [row(25.0, loss=0.0), row(25.0, loss=0.3)]), document("sweep", [row()])
+    )
+    assert [r.setting.loss for r in found.rows] == [0.0]
+    assert [r.setting.loss for r in found.lossy] == [0.0, 0.3]
+
+
+def test_only_those_of_ours_that_were_run_are_followed(tmp_path):
+    entries = row()
+    del entries["schemes"]["fleet-race"]
+    assert evidence(tmp_path, document("few", [entries])).ours == ("fleet",)
+    assert evidence(tmp_path, document("few", [entries]), ours=("fleet-best",)).ours == ("fleet-best",)
 
 
 # Loss ---------------------------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import Context, missing_sweep
+from fleet.evaluation.report.context import Context, missing_sweep, name_of
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table, Text
 from fleet.evaluation.report.drawing import MUTED, curve, legend, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_RUN, interval_ms, times
 from fleet.evaluation.report.measures import Wins, largest_term, latency_terms, wins
-from fleet.evaluation.report.scoreboard import NAMES
-from fleet.evaluation.report.sweeps import OURS, Row, Setting, scale_name
+from fleet.evaluation.report.sweeps import Row, Setting, scale_name
 
 MEGAHERTZ = tuple(range(200, 1501, 100))
 
@@ -21,12 +20,12 @@ def section(context: Context) -> Section:
     """The figure and its numbers."""
     blocks: list[Block] = [Text(f"Paper: {paper.FIGURE_10}.")]
     evidence = context.evidence
-    for ours in [name for name in OURS if evidence.has(name)] or [OURS[0]]:
+    for ours in evidence.ours:
         for scale in evidence.scales:
             found = {mhz: _series(context, mhz, scale) for mhz in MEGAHERTZ}
             there = {mhz: wins(rows, ours, "all") for mhz, rows in found.items() if len(rows) > 1}
             if len(there) < 2:
-                blocks.append(NotRun(f"Figure 10, {NAMES[ours]}, {scale_name(scale)}", missing_sweep("compute")))
+                blocks.append(NotRun(f"Figure 10, {name_of(ours)}, {scale_name(scale)}", missing_sweep("compute")))
                 continue
             rows = [row for mhz in there for row in found[mhz]]
             conditions = context.conditions(
@@ -81,7 +80,7 @@ def _figure(ours: str, scale: float, found: dict[int, Wins], conditions: tuple[s
     for axes in sheet.panels:
         axes.set_xlim(150, 1550)
         axes.set_xticks(MEGAHERTZ[::2])
-    titled(above, f"{NAMES[ours]}, {scale_name(scale)}", "", "rival's latency / ours")
+    titled(above, f"{name_of(ours)}, {scale_name(scale)}", "", "rival's latency / ours")
     titled(below, "", "Cortex-A77, MHz", "connection interval")
     legend(sheet, handles)
     first, last = min(found), max(found)
@@ -89,7 +88,7 @@ def _figure(ours: str, scale: float, found: dict[int, Wins], conditions: tuple[s
         f"{mhz} MHz: {times(c.ratio)}, {found[mhz].range_text()}." for mhz, c in best if mhz in (first, last)
     )
     caption = (
-        f"Figure 10, {NAMES[ours]}, {scale_name(scale)}: against the best of all baselines, by processor frequency"
+        f"Figure 10, {name_of(ours)}, {scale_name(scale)}: against the best of all baselines, by processor frequency"
     )
     return Figure(name, caption, alt, sheet.svg(alt), conditions)
 
@@ -117,7 +116,7 @@ def _table(ours: str, scale: float, found: dict[int, Wins], conditions: tuple[st
         )
     return Table(
         f"figure-10-{ours}-{scale:g}-table".replace(".", "-"),
-        f"Figure 10 in numbers, {NAMES[ours]}, {scale_name(scale)}",
+        f"Figure 10 in numbers, {name_of(ours)}, {scale_name(scale)}",
         (
             "frequency",
             "CI range in which it is faster",

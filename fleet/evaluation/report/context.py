@@ -22,6 +22,14 @@ FAMILY_NAMES: Mapping[str, str] = {
 }
 
 
+NAMES: Mapping[str, str] = {**FAMILY_NAMES, "fleet": "FLEET", "fleet-race": "FLEET with local exits (the race)"}
+
+
+def name_of(scheme: str) -> str:
+    """One of ours, or a family, in words."""
+    return NAMES.get(scheme, scheme)
+
+
 @dataclass(frozen=True)
 class Context:
     """All inputs of a report.
@@ -68,7 +76,7 @@ class Context:
         """Names of a family's rivals; of ``all`` every one but WebP, as ``fleet sweep`` counts."""
         rivals = [(n, str(about.get("family", ""))) for n, about in self.evidence.schemes.items()]
         if family == "all":
-            return tuple(n for n, f in rivals if f not in ("fleet", "webp", ""))
+            return tuple(n for n, f in rivals if f not in ("fleet", "") and not f.startswith("webp"))
         return tuple(n for n, f in rivals if f == family)
 
 

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep
+from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep, name_of
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table
 from fleet.evaluation.report.drawing import MUTED, legend, log_axis, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, Estimate
 from fleet.evaluation.report.measures import settings_text
-from fleet.evaluation.report.scoreboard import NAMES
-from fleet.evaluation.report.sweeps import OURS, Row, scale_name
+from fleet.evaluation.report.sweeps import Row, Setting, scale_name
 
 FIGURES = (
     ("7", "local", paper.FIGURE_7, ("local",)),
     ("8", "partition", paper.FIGURE_8, ("partition",)),
     ("9", "jpeg", paper.FIGURE_9, ("jpeg", "jpeg-stripped", "webp")),
 )
+BYTES_AT_MS = (7.5, 10.0, 30.0, 65.0)
 Point = Mapping[str, Any]
 
 
@@ -51,7 +51,8 @@ def front(points: Sequence[Point]) -> list[tuple[float, float]]:
     """
 
     def accuracy(point: Point) -> float:
-        return float(point.get("calibration_accuracy", point["accuracy"]))
+        found = calibrated(point)
+        return float(point["accuracy"]) if found is None else found
 
     best = float("-inf")
     found = []
@@ -60,6 +61,12 @@ def front(points: Sequence[Point]) -> list[tuple[float, float]]:
             best = accuracy(point)
             found.append((float(point["latency_ms"]), float(point["accuracy"])))
     return found
+
+
+def calibrated(point: Point) -> float | None:
+    """Accuracy on the calibration split, under either of the names that files use; None where it was not recorded."""
+    found = point.get("calibration_accuracy", point.get("calibration"))
+    return float(found) if isinstance(found, int | float) else None
 
 
 def section(context: Context) -> Section:
@@ -86,7 +93,7 @@ def _figure(
     words = []
     for axes, row in zip(sheet.panels, rows, strict=True):
         lowest = 1.0
-        for place, name in enumerate([*OURS, "fleet-single", *members]):
+        for place, name in enumerate([*context.evidence.ours, "fleet-single", *members]):
             points = points_of(row, name)
             if not points:
                 continue
@@ -106,10 +113,10 @@ def _figure(
                 [x for x, _ in line],
                 [100 * y for _, y in line],
                 **style,
-                linewidth=1.8 if name in OURS else 1.3,
+                linewidth=1.8 if name in context.evidence.ours else 1.3,
                 markersize=4,
             )
-            handles.setdefault(NAMES.get(name, name), drawn)
+            handles.setdefault(name_of(name), drawn)
             lowest = min(lowest, *(y for _, y in line))
             words.append(
                 f"{scale_name(row.setting.time_scale)}, {name}: {line[0][1]:.1%} at {line[0][0]:.1f} ms to "
@@ -141,8 +148,8 @@ def _figure(
         sheet.svg(alt),
         context.conditions(rows, *settings, "time_scale and CI by panel"),
         (
-            "Dots: every operating point on the test split. Lines: those that no other point beats on the "
-            "calibration split.",
+            "Dots: every operating point on the test split. Lines: those that no other point beats on the calibration "
+            "split, or on the test split where a point's calibration accuracy was not recorded.",
         ),
     )
 
@@ -152,17 +159,19 @@ def _bytes(context: Context) -> list[Block]:
     evidence = context.evidence
     lines: list[tuple[Cell | str, ...]] = []
     used = []
+    headline = [Setting("cortex-a77-200", "1M", 4, evidence.papers, scale, evidence.unit) for scale in evidence.scales]
+    near = [evidence.row(setting, ci) for setting in headline for ci in BYTES_AT_MS]
     for row in evidence.rows:
         s = row.setting
         link = (s.platform, s.phy, s.packets, s.account, s.unit)
-        if link != ("cortex-a77-200", "1M", 4, evidence.papers, evidence.unit) or row.ci_ms not in (7.5, 10, 30, 65):
+        if link != ("cortex-a77-200", "1M", 4, evidence.papers, evidence.unit) or row not in near:
             continue
         used.append(row)
         rivals = [n for f in ("jpeg", "jpeg-stripped", "webp") for n in context.members(f)]
-        for ours in [n for n in OURS if n in row.schemes]:
+        for ours in [n for n in context.evidence.ours if n in row.schemes]:
             mine = row.schemes[ours]
             own = mine.estimate("bytes") if mine.reached else None
-            cells: list[Cell | str] = [Cell(f"CI {row.ci_ms:g} ms, {scale_name(s.time_scale)}", NAMES[ours])]
+            cells: list[Cell | str] = [Cell(f"CI {row.ci_ms:g} ms, {scale_name(s.time_scale)}", name_of(ours))]
             cells.append(NOT_REACHED if own is None else f"{own.value:.0f}")
             cells.append(_fewest(row, ours))
             for name in rivals:
@@ -203,7 +212,7 @@ def _fewest(row: Row, ours: str) -> Cell | str:
         for p in points_of(row, ours)
         if isinstance(p.get("bytes"), int | float)
         and isinstance(target, int | float)
-        and p.get("calibration_accuracy", 0) >= target
+        and (calibrated(p) or 0) >= target
     ]
     if not points:
         return NONE

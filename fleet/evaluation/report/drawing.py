@@ -54,6 +54,8 @@ _MARKERS: Final = "s^vPX"
 def style_of(name: str, place: int = 0) -> Mapping[str, Any]:
     """Colour, marker and dash of a scheme or family; of unknown ones by their place."""
     found = STYLES.get(name)
+    if found is None and name.startswith("fleet"):
+        found = STYLES["fleet-race" if name.endswith("race") else "fleet"]
     if found is not None:
         return found
     return {"color": _RIVALS[place % 5], "marker": _MARKERS[place % 5], "linestyle": "-"}

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep
+from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep, name_of
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table, Text
 from fleet.evaluation.report.drawing import curve, legend, log_axis, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN, times
 from fleet.evaluation.report.measures import energy_ratio, frugal
-from fleet.evaluation.report.scoreboard import ENERGY_CI_MS, NAMES
-from fleet.evaluation.report.sweeps import OURS, Account, Row, Setting, scale_name
+from fleet.evaluation.report.scoreboard import ENERGY_CI_MS
+from fleet.evaluation.report.sweeps import Account, Row, Setting, scale_name
 
 PLATFORMS = ("cortex-m33-64", "cortex-a77-200", "gap8-175")
 
@@ -71,13 +71,13 @@ def _tables(
         f"CI {', '.join(f'{ci:g}' for ci in intervals)} ms",
         f"radio {context.evidence.conditions.get('radio', 'not recorded')}",
     )
-    ours = [name for name in OURS if any(name in row.schemes for row in rows)]
+    ours = [name for name in context.evidence.ours if any(name in row.schemes for row in rows)]
     return [
         Table(
             f"table-4-{name}-{account.ack}-{'asked' if account.as_published else 'fit'}-{scale:g}".replace(
                 "_", "-"
             ).replace(".", "-"),
-            f"Table 4, {NAMES[name]}: mJ an inference and saving ({account}; {scale_name(scale)})",
+            f"Table 4, {name_of(name)}: mJ an inference and saving ({account}; {scale_name(scale)})",
             (
                 "baseline, platform",
                 *(f"#{phy}" for phy in paper.MBPS),
@@ -88,7 +88,7 @@ def _tables(
             tuple(_line(context, printed, found, name) for printed in paper.TABLE_4),
             conditions,
             _NOTES,
-            folded=folded or name != OURS[0],
+            folded=folded or name != context.evidence.ours[0],
         )
         for name in ours
     ]
@@ -144,12 +144,14 @@ def _figure(context: Context) -> Figure:
     for k, (scale, platform) in enumerate((s, p) for s in scales for p in PLATFORMS):
         axes = sheet.panels[k]
         found = [(x, _row(context, platform, phy, evidence.papers, scale)) for x, phy in enumerate(paper.MBPS)]
-        for name in (*OURS, "local", "partition", "jpeg", "jpeg-stripped"):
+        for name in (*context.evidence.ours, "local", "partition", "jpeg", "jpeg-stripped"):
             points = []
             for x, row in found:
                 result = None
                 if row is not None:
-                    result = row.schemes.get(name) if name in OURS else frugal(row, context.members(name))
+                    result = (
+                        row.schemes.get(name) if name in context.evidence.ours else frugal(row, context.members(name))
+                    )
                 energy = None if result is None or not result.reached else result.estimate("energy_mj")
                 if energy is not None:
                     points.append((x, energy))
@@ -157,7 +159,7 @@ def _figure(context: Context) -> Figure:
                 continue
             style = style_of(name)
             line = curve(axes, [x for x, _ in points], [e for _, e in points], style)
-            handles.setdefault(NAMES.get(name, FAMILY_NAMES.get(name, name)), line)
+            handles.setdefault(name_of(name), line)
             if name == "fleet":
                 words.append(
                     f"{platform}, {scale_name(scale)}: FLEET {points[0][1].value:.2f} to {points[-1][1].value:.2f} mJ."

@@ -7,20 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import Context, missing_sweep
+from fleet.evaluation.report.context import Context, missing_sweep, name_of
 from fleet.evaluation.report.curves import points_of, rows_with_curves
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table
 from fleet.evaluation.report.drawing import legend, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, interval_ms
-from fleet.evaluation.report.measures import settings_text
-from fleet.evaluation.report.scoreboard import NAMES
-from fleet.evaluation.report.sweeps import OURS, Row, scale_name
+from fleet.evaluation.report.measures import hub_stage, settings_text
+from fleet.evaluation.report.sweeps import Row, scale_name
 
 
 def section(context: Context) -> Section:
     """Figure 1a from recorded exits; 1b and 1c where variants were trained."""
     blocks: list[Block] = []
-    rows = [row for row in rows_with_curves(context) if _histograms(row)]
+    rows = [row for row in rows_with_curves(context) if _histograms(row, context.evidence.ours)]
     if rows:
         blocks += [_cdf(context, rows), _cdf_table(context, rows)]
     else:
@@ -44,45 +43,46 @@ def section(context: Context) -> Section:
     return Section("figure-1", "When images exit (Figure 1)", tuple(blocks))
 
 
-def _histograms(row: Row) -> list[tuple[str, Mapping[str, float]]]:
+def _histograms(row: Row, ours: Sequence[str]) -> list[tuple[str, Mapping[str, float]]]:
     """Labelled exit shares: the paper's threshold, and the points that were chosen."""
     found: list[tuple[str, Mapping[str, float]]] = []
     at = f"one threshold of {paper.FIGURE_1A_THRESHOLD:g} (paper)"
     for point in points_of(row, "fleet-single"):
-        if _single_threshold(point.get("point")) == paper.FIGURE_1A_THRESHOLD and isinstance(
+        if _single_threshold(point.get("threshold", point.get("point"))) == paper.FIGURE_1A_THRESHOLD and isinstance(
             point.get("exits"), Mapping
         ):
             found.append((at, point["exits"]))
             break
-    for name in ("fleet-single", *OURS):
+    for name in ("fleet-single", *ours):
         result = row.schemes.get(name)
         if result is not None and result.reached and result.exits:
-            label = NAMES.get(name, "one threshold, chosen")
+            label = "one threshold, chosen" if name == "fleet-single" else name_of(name)
             found.append((label, result.exits))
     return found
 
 
 def _single_threshold(point: Any) -> float | None:
-    if not isinstance(point, Mapping):
+    """The one threshold of an operating point, as a number or as its text; None where there is none or several."""
+    if isinstance(point, Mapping):
+        found = point.get("threshold", point.get("thresholds", point))
+        values = set(found.values()) if isinstance(found, Mapping) else {found}
+        point = values.pop() if len(values) == 1 else None
+    try:
+        return round(float(point), 3)
+    except (TypeError, ValueError):
         return None
-    if isinstance(found := point.get("threshold"), int | float):
-        return round(float(found), 3)
-    thresholds = point.get("thresholds", point)
-    values = (
-        {round(float(v), 3) for v in thresholds.values() if isinstance(v, int | float)}
-        if isinstance(thresholds, Mapping)
-        else set()
-    )
-    return values.pop() if len(values) == 1 else None
 
 
 def _cumulated(exits: Mapping[str, float]) -> list[tuple[int, float]]:
-    """Share that a hub's exit up to each stage has answered; answers of the device come after all stages."""
-    stages = sorted(int(name) for name in exits if name.isdigit())
+    """Share that the hub's exits up to each stage have answered; answers of the device come after all stages."""
+    shares: dict[int, float] = {}
+    for name, share in exits.items():
+        if (stage := hub_stage(name)) is not None:
+            shares[stage] = shares.get(stage, 0.0) + float(share)
     total = 0.0
     found = []
-    for stage in range(1, max(stages, default=0) + 1):
-        total += float(exits.get(str(stage), 0.0))
+    for stage in range(1, max(shares, default=0) + 1):
+        total += shares.get(stage, 0.0)
         found.append((stage, total))
     return found
 
@@ -91,9 +91,9 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
     sheet = new_figure("figure-1a", columns=len(rows), height=3.0)
     handles: dict[str, object] = {}
     words = []
-    keys = {"one threshold, chosen": "fleet-single", **{v: k for k, v in NAMES.items()}}
+    keys = {"one threshold, chosen": "fleet-single", **{name_of(name): name for name in context.evidence.ours}}
     for axes, row in zip(sheet.panels, rows, strict=True):
-        for label, exits in _histograms(row):
+        for label, exits in _histograms(row, context.evidence.ours):
             steps = _cumulated(exits)
             style = style_of(keys.get(label, "local"))
             (line,) = axes.step(
@@ -112,7 +112,9 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
                 words.append(f"{scale_name(row.setting.time_scale)}, {label}: {third:.0%} by stage 3.")
         axes.set_ylim(0, 103)
         axes.set_xlim(0, None)
-        axes.set_xticks(range(1 + max(n for _, exits in _histograms(row) for n, _ in _cumulated(exits))))
+        axes.set_xticks(
+            range(1 + max(n for _, exits in _histograms(row, context.evidence.ours) for n, _ in _cumulated(exits)))
+        )
         titled(
             axes,
             f"{scale_name(row.setting.time_scale)}, CI {row.ci_ms:g} ms",
@@ -135,11 +137,11 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
 
 def _cdf_table(context: Context, rows: Sequence[Row]) -> Table:
     lines: list[tuple[Cell | str, ...]] = []
-    stages = max(n for row in rows for _, e in _histograms(row) for n, _ in _cumulated(e))
+    stages = max(n for row in rows for _, e in _histograms(row, context.evidence.ours) for n, _ in _cumulated(e))
     for row in rows:
-        for label, exits in _histograms(row):
+        for label, exits in _histograms(row, context.evidence.ours):
             shares = dict(_cumulated(exits))
-            own = sum(float(v) for k, v in exits.items() if not k.isdigit())
+            own = sum(float(v) for k, v in exits.items() if hub_stage(k) is None)
             cells = [f"{shares[n]:.0%}" if n in shares else NONE for n in range(1, stages + 1)]
             lines.append(
                 (Cell(label, f"{scale_name(row.setting.time_scale)}, CI {row.ci_ms:g} ms"), *cells, f"{own:.0%}")

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep
+from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep, name_of
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table, Text
 from fleet.evaluation.report.drawing import MUTED, curve, interval_axis, legend, log_axis, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN, interval_ms, times
 from fleet.evaluation.report.measures import largest_term, latency_terms, settings_text, wins
-from fleet.evaluation.report.scoreboard import NAMES
-from fleet.evaluation.report.sweeps import OURS, Account, Row, Setting, scale_name
+from fleet.evaluation.report.sweeps import Account, Row, Setting, scale_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,10 +65,10 @@ def _tables(context: Context, unit: str, account: Account, scale: float, *, fold
         _target_text(rows),
         f"connection intervals {', '.join(f'{ci:g}' for ci in grid)} ms",
     )
-    for ours in [n for n in OURS if any(n in row.schemes for row in rows)]:
+    for ours in [n for n in context.evidence.ours if any(n in row.schemes for row in rows)]:
         yield Table(
             f"{name}-{ours}",
-            f"Table 3, {NAMES[ours]}: CI range in which it is faster, and largest speed-up in it ({label})",
+            f"Table 3, {name_of(ours)}: CI range in which it is faster, and largest speed-up in it ({label})",
             ("row", *(FAMILY_NAMES[f] for f in COLUMNS)),
             tuple(
                 (Cell(line.label, _row_note(line)), *(_cell(series, line, ours, family) for family in COLUMNS))
@@ -77,11 +76,11 @@ def _tables(context: Context, unit: str, account: Account, scale: float, *, fold
             ),
             conditions,
             _NOTES,
-            folded=folded or ours != OURS[0],
+            folded=folded or ours != context.evidence.ours[0],
         )
         yield Table(
             f"{name}-{ours}-why",
-            f"What limits the rows of Table 3, {NAMES[ours]}, at the interval of the largest speed-up over all "
+            f"What limits the rows of Table 3, {name_of(ours)}, at the interval of the largest speed-up over all "
             f"({label})",
             (
                 "row",
@@ -179,7 +178,7 @@ def _hundred(context: Context) -> Iterator[Block]:
             setting = Setting(platform, "2M", 4, evidence.papers, scale, evidence.unit)
             row = evidence.row(setting, 100.0)
             cells: list[Cell | str] = [Cell(platform, scale_name(scale)), f"{printed:g}×"]
-            for ours in OURS:
+            for ours in context.evidence.ours:
                 c = None if row is None else row.compare(ours, "local")
                 if c is None or c.status == "missing":
                     cells.append(Cell(NOT_RUN, "", "quiet"))
@@ -192,7 +191,7 @@ def _hundred(context: Context) -> Iterator[Block]:
     yield Table(
         "ci-100",
         "Where local early exit wins: its speed-up over ours at a connection interval of 100 ms (section 4.2)",
-        ("platform", "paper", *(NAMES[name] for name in OURS)),
+        ("platform", "paper", *(name_of(name) for name in context.evidence.ours)),
         tuple(rows),
         context.conditions(
             used, "PHY 2M", "4 payloads an event", f"acknowledgements {evidence.papers}", f"judged by {evidence.unit}"
@@ -209,7 +208,7 @@ def _speed_ups(context: Context) -> Iterator[Figure]:
         for scale in evidence.scales
     ]
     panels = [p for p in panels if len(p[2]) > 1]
-    for ours in [n for n in OURS if any(n in row.schemes for _, _, rows in panels for row in rows)]:
+    for ours in [n for n in context.evidence.ours if any(n in row.schemes for _, _, rows in panels for row in rows)]:
         sheet = new_figure(f"speed-up-{ours}", rows=-(-len(panels) // 2), columns=min(2, len(panels)), height=3.1)
         handles: dict[str, object] = {}
         words: list[str] = []
@@ -219,11 +218,11 @@ def _speed_ups(context: Context) -> Iterator[Figure]:
         for axes in sheet.panels[len(panels) :]:
             axes.set_visible(False)
         legend(sheet, handles)
-        alt = f"Speed-up of {NAMES[ours]} against connection interval. " + " ".join(dict.fromkeys(words))
+        alt = f"Speed-up of {name_of(ours)} against connection interval. " + " ".join(dict.fromkeys(words))
         settings = settings_text(panels[0][2][0].setting, without=("account", "time_scale"))
         yield Figure(
             sheet.name,
-            f"Speed-up of {NAMES[ours]} over the best of each family, by connection interval; dashed: the bound over "
+            f"Speed-up of {name_of(ours)} over the best of each family, by connection interval; dashed: the bound over "
             "all baselines",
             alt,
             sheet.svg(alt),

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep
+from fleet.evaluation.report.context import Context, missing_sweep, name_of
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table
 from fleet.evaluation.report.drawing import MUTED, SURFACE, curve, legend, log_axis, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN, times
 from fleet.evaluation.report.measures import Tolerance, settings_text, tolerated_loss
-from fleet.evaluation.report.scoreboard import NAMES
-from fleet.evaluation.report.sweeps import OURS, Row, scale_name
+from fleet.evaluation.report.sweeps import Row, scale_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +42,11 @@ def section(context: Context) -> Section:
         f"random loss on {count} of the test split",
         *([more] if more else []),
     )
-    blocks: list[Block] = [_tolerance(groups, conditions), *_figures(context, groups, conditions)]
-    blocks += [_latencies(key, found, conditions) for key, found in groups.items()]
+    blocks: list[Block] = [
+        _tolerance(context.evidence.ours, groups, conditions),
+        *_figures(context, groups, conditions),
+    ]
+    blocks += [_latencies(context.evidence.ours, key, found, conditions) for key, found in groups.items()]
     return Section("losses", "Packet loss (section 4.3)", tuple(blocks))
 
 
@@ -58,19 +60,19 @@ def _groups(context: Context) -> dict[Group, list[Row]]:
     return dict(sorted(found.items(), key=lambda item: (item[0][0], order.get(item[0][1:], 9), item[0])))
 
 
-def _tolerance(groups: dict[Group, list[Row]], conditions: tuple[str, ...]) -> Table:
+def _tolerance(ours: Sequence[str], groups: dict[Group, list[Row]], conditions: tuple[str, ...]) -> Table:
     lines: list[tuple[Cell | str, ...]] = []
     scales = sorted({scale for scale, _, _ in groups})
     for phy, packets, printed in paper.LOSS_AT:
         for scale in scales:
             rows = groups.get((scale, phy, packets), [])
             cells: list[Cell | str] = [Cell(f"{phy}, {packets} payloads", scale_name(scale)), f"{printed:.0%}"]
-            cells += [_cell(tolerated_loss(rows, name)) for name in OURS]
+            cells += [_cell(tolerated_loss(rows, name)) for name in ours]
             lines.append(tuple(cells))
     return Table(
         "losses-tolerated",
         "Loss up to which ours is not slower than local early exit",
-        ("link", "paper", *(NAMES[name] for name in OURS)),
+        ("link", "paper", *(name_of(name) for name in ours)),
         tuple(lines),
         conditions,
         (
@@ -130,13 +132,15 @@ def _figures(context: Context, groups: dict[Group, list[Row]], conditions: tuple
 
 
 def _draw(context: Context, axes: Axes, rows: Sequence[Row], handles: dict[str, object]) -> str:
-    for name in (*OURS, *FAMILIES):
+    for name in (*context.evidence.ours, *FAMILIES):
         points = []
         for row in rows:
-            members = [name] if name in OURS else context.members(name)
+            members = [name] if name in context.evidence.ours else context.members(name)
             results = [row.schemes[m] for m in members if m in row.schemes]
             found = [(r.estimate("latency_ms"), r.reached) for r in results]
-            known = [(e, reached) for e, reached in found if e is not None and (reached or name in OURS)]
+            known = [
+                (e, reached) for e, reached in found if e is not None and (reached or name in context.evidence.ours)
+            ]
             if known:
                 estimate, reached = min(known, key=lambda pair: pair[0].value)
                 points.append((100 * row.setting.loss, estimate, reached))
@@ -155,18 +159,18 @@ def _draw(context: Context, axes: Axes, rows: Sequence[Row], handles: dict[str, 
                 markerfacecolor=SURFACE,
                 markeredgecolor=style["color"],
             )
-        handles.setdefault(NAMES.get(name, FAMILY_NAMES.get(name, name)), line)
+        handles.setdefault(name_of(name), line)
     log_axis(axes.yaxis)
-    tolerated = tolerated_loss(rows, OURS[0])
+    tolerated = tolerated_loss(rows, context.evidence.ours[0])
     s = rows[0].setting
     loss = None if tolerated is None else tolerated.loss
     told = "slower without loss" if loss is None else f"not slower up to {loss:.0%}"
     return f"{s.phy}, {s.packets} payloads: FLEET {told}."
 
 
-def _latencies(key: Group, rows: Sequence[Row], conditions: tuple[str, ...]) -> Table:
+def _latencies(ours: Sequence[str], key: Group, rows: Sequence[Row], conditions: tuple[str, ...]) -> Table:
     scale, phy, packets = key
-    names = [n for n in OURS if any(n in row.schemes for row in rows)]
+    names = [n for n in ours if any(n in row.schemes for row in rows)]
     lines = []
     for row in rows:
         cells: list[Cell | str] = [f"{row.setting.loss:.0%}"]
@@ -182,7 +186,7 @@ def _latencies(key: Group, rows: Sequence[Row], conditions: tuple[str, ...]) -> 
                 words = {"rival": "rival misses the target", "ours": NOT_REACHED}.get(c.status, NONE)
                 cells.append(Cell(times(c.ratio) if c.ratio is not None else words, c.rival or ""))
         lines.append(tuple(cells))
-    heads = [h for n in names for h in (f"#{NAMES[n]}", *(f"#over {f}" for f in FAMILIES))]
+    heads = [h for n in names for h in (f"#{name_of(n)}", *(f"#over {f}" for f in FAMILIES))]
     return Table(
         f"losses-{phy}-{packets}-{scale:g}".replace(".", "-"),
         f"Every loss: {phy}, {packets} payloads, {scale_name(scale)}",

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fleet.errors import FleetError
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN, Estimate, span_ms
 from fleet.evaluation.report.sweeps import Comparison, Result, Row, Setting
-from fleet.platforms import load_profile
 
 SLOWER = 1.02
 """How much slower than the best baseline still counts as not slower (design section 12.7)."""
@@ -21,7 +19,9 @@ TERMS: Mapping[str, str] = {
     "wait": "waiting for connection events",
     "cloud": "the hub's exits",
     "downlink": "the answer's way down",
-    "rest": "everything that is not work on the device",
+    "first": "mean wait for the first event",
+    "interval": "one connection interval",
+    "beyond": "beyond the bound: work before there is something to send, further events",
 }
 
 
@@ -152,19 +152,19 @@ def frugal(row: Row, members: Sequence[str]) -> Result | None:
 
 
 def latency_terms(row: Row, result: Result) -> Mapping[str, float]:
-    """Mean terms of a latency in ms: recorded ones, else device work from its energy, and the rest."""
+    """Mean terms of a latency in ms: recorded ones, else the terms of the bound and what lies beyond it.
+
+    Empty where neither is known, or where the latency is below the bound because the device answers by itself.
+    """
     if result.parts_ms:
         return {name: float(ms) for name, ms in result.parts_ms.items()}
-    latency, processor = result.estimate("latency_ms"), result.estimate("processor_mj")
-    try:
-        power = load_profile(row.setting.platform).power_mw
-    except FleetError:
-        power = None
-    if latency is None or processor is None or not power:
+    latency = result.estimate("latency_ms")
+    if latency is None or row.cloud_ms is None:
         return {}
-    # the processor also works while the radio waits, so this much at most is on the critical path
-    work = min(latency.value, 1000 * processor.value / power)
-    return {"compute": work, "rest": latency.value - work}
+    beyond = latency.value - 1.5 * row.ci_ms - row.cloud_ms
+    return (
+        {} if beyond < 0 else {"first": row.ci_ms / 2, "interval": row.ci_ms, "cloud": row.cloud_ms, "beyond": beyond}
+    )
 
 
 def largest_term(terms: Mapping[str, float]) -> str:
@@ -232,18 +232,24 @@ def _crossing(
     return points[-1][0], "never"
 
 
+def hub_stage(name: str) -> int | None:
+    """The stage of a hub's exit from the name under which a sweep counts it: ``3``, ``3 begun``; else None."""
+    number = name.partition(" ")[0]
+    return int(number) if number.isdigit() else None
+
+
 def hub_share(result: Result) -> float:
     """Share of the images that the hub answers; 1 where it was not recorded."""
     if not result.exits:
         return 1.0
-    return sum(float(share) for name, share in result.exits.items() if name.isdigit())
+    return sum(float(share) for name, share in result.exits.items() if hub_stage(name) is not None)
 
 
 def early_share(result: Result, stages: int = 3) -> float | None:
     """Share of the images that a hub's exit of the first stages answers."""
     if not result.exits:
         return None
-    return sum(share for name, share in result.exits.items() if name.isdigit() and int(name) <= stages)
+    return sum(float(share) for name, share in result.exits.items() if (hub_stage(name) or stages + 1) <= stages)
 
 
 def settings_text(setting: Setting, *, without: Sequence[str] = ()) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from fleet.evaluation.report.context import Context, sweep_conditions
 from fleet.evaluation.report.document import Cell, Section, Table
 from fleet.evaluation.report.estimate import NONE, NOT_RUN, interval_ms, times
 from fleet.evaluation.report.measures import wins
-from fleet.evaluation.report.sweeps import OURS, Evidence, Setting, Sweep, scale_name
+from fleet.evaluation.report.sweeps import Evidence, Setting, Sweep, scale_name
 
 
 def section(context: Context) -> Section:
@@ -87,7 +87,7 @@ def _lines(context: Context, evidence: Evidence, printed: paper.Model) -> list[t
         else ""
     )
     for scale in evidence.scales:
-        for ours in OURS:
+        for ours in evidence.ours:
             for phy in ("2M", "1M"):
                 w = wins(
                     evidence.series(Setting(printed.platform, phy, 4, evidence.papers, scale, evidence.unit)),

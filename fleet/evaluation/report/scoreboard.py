@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import Context
+from fleet.evaluation.report.context import Context, name_of
 from fleet.evaluation.report.document import Block, Cell, Section, Table, Text
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN, Estimate, interval_ms
 from fleet.evaluation.report.measures import energy_ratio, tolerated_loss, wins
-from fleet.evaluation.report.sweeps import OURS, REAL, Setting, scale_name
+from fleet.evaluation.report.sweeps import REAL, Setting, scale_name
 from fleet.evaluation.report.verdicts import Mark, Measure, Outcome, verdict
 
 A77: Final = "cortex-a77-200"
@@ -26,7 +26,7 @@ class Board:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.evidence = context.evidence
-        self.ours = [name for name in OURS if self.evidence.has(name)] or [OURS[0]]
+        self.ours = list(self.evidence.ours)
         matched = self.evidence.matched
         self.matched = paper.MATCH if matched is None else matched
         self.scales = (1.0, self.matched)
@@ -250,16 +250,13 @@ def _words(setting: Setting) -> str:
     return f"{where}{setting.phy}, {count}, {setting.account}, {scale_name(setting.time_scale)}"
 
 
-NAMES: Final[Mapping[str, str]] = {"fleet": "FLEET", "fleet-race": "FLEET with local exits (the race)"}
-
-
 def section(context: Context) -> tuple[Section, dict[str, Any]]:
     """The scoreboard, and its numbers as data."""
     board = Board(context)
     measures = board.measures()
     columns = ["measure", "paper", "floor", "goal"]
     for name in board.ours:
-        columns += [NAMES[name], "verdict"]
+        columns += [name_of(name), "verdict"]
     rows = []
     data = []
     for m in measures:
@@ -317,7 +314,7 @@ def _summary(data: list[dict[str, Any]], ours: list[str]) -> str:
         held = sum(v == "goal held" for v in judged)
         floor = sum(v.startswith("floor held") for v in judged)
         lines.append(
-            f"{NAMES[name]}: of {len(judged)} lines that were run and have a floor, {held} hold the goal, {floor} "
+            f"{name_of(name)}: of {len(judged)} lines that were run and have a floor, {held} hold the goal, {floor} "
             "hold the floor "
             f"only, {len(judged) - held - floor} miss it; {verdicts.count(NOT_RUN)} lines were not run."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,9 @@ from fleet.evaluation.report.estimate import Estimate
 FORMAT = 1
 Kind = Literal["sweep", "losses"]
 OURS = ("fleet", "fleet-race")
-"""The two of ours that the tables follow: without and with local exits beside the radio (design section 12.7)."""
+"""Which of ours the tables follow: without and with local exits beside the radio (design section 12.7)."""
+NEAR = 1.2
+"""By which factor an interval of the grid may differ from the one that a table asks for."""
 FAMILIES = ("local", "partition", "jpeg", "jpeg-stripped", "webp", "all")
 
 
@@ -212,7 +215,7 @@ def load_sweep(path: Path) -> Sweep:
         return Sweep(
             path,
             name,
-            "losses" if entries.get("kind") == "losses" else "sweep",
+            "losses" if entries.get("kind") == "losses" or any(row.setting.loss > 0 for row in rows) else "sweep",
             dict(entries["conditions"]),
             {str(key): dict(about) for key, about in entries.get("schemes", {}).items()},
             tuple(str(note) for note in entries.get("notes", ())),
@@ -247,15 +250,21 @@ class Evidence:
         main: sweeps of the first file's bundle and codec, in the order given.
         others: sweeps of other bundles or codecs.
         losses: random-loss runs of the first file's bundle.
+        asked: which of ours the tables are to follow.
     """
 
     main: tuple[Sweep, ...]
     others: tuple[Sweep, ...] = ()
     losses: tuple[Sweep, ...] = ()
+    asked: tuple[str, ...] = OURS
 
     @classmethod
-    def of(cls, sweeps: Iterable[Sweep]) -> Evidence:
+    def of(cls, sweeps: Iterable[Sweep], ours: Sequence[str] = OURS) -> Evidence:
         """Sort files by what they are.
+
+        Args:
+            sweeps: the files.
+            ours: which of ours the tables are to follow.
 
         Raises:
             FleetError: there is no sweep among them.
@@ -269,7 +278,13 @@ class Evidence:
             tuple(s for s in same if s.kind == "sweep"),
             tuple(s for s in found if s not in same and s.kind == "sweep"),
             tuple(s for s in same if s.kind == "losses"),
+            tuple(ours),
         )
+
+    @cached_property
+    def ours(self) -> tuple[str, ...]:
+        """Those of ours that any row has; the first that was asked for where none does."""
+        return tuple(name for name in self.asked if self.has(name)) or self.asked[:1]
 
     @property
     def conditions(self) -> Mapping[str, Any]:
@@ -287,7 +302,7 @@ class Evidence:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """Rows of the main sweeps; of two that are alike the first file's."""
+        """Rows of the main sweeps; those of one link are one row, with all schemes."""
         return _unique(row for sweep in self.main for row in sweep.rows)
 
     @cached_property
@@ -307,8 +322,9 @@ class Evidence:
         return self._by_setting.get(setting, ())
 
     def row(self, setting: Setting, ci_ms: float) -> Row | None:
-        """One row."""
-        return next((row for row in self.series(setting) if row.ci_ms == ci_ms), None)
+        """The row at the grid's interval nearest to one; None where the grid has none near it."""
+        near = min(self.series(setting), key=lambda row: abs(math.log(row.ci_ms / ci_ms)), default=None)
+        return None if near is None or not ci_ms / NEAR <= near.ci_ms <= ci_ms * NEAR else near
 
     @cached_property
     def unit(self) -> str:
@@ -357,8 +373,18 @@ def _codec(sweep: Sweep) -> str:
 def _unique(rows: Iterable[Row]) -> tuple[Row, ...]:
     found: dict[tuple[Setting, float], Row] = {}
     for row in rows:
-        found.setdefault((row.setting, row.ci_ms), row)
+        key = row.setting, row.ci_ms
+        found[key] = _joined(found[key], row) if key in found else row
     return tuple(found.values())
+
+
+def _joined(first: Row, second: Row) -> Row:
+    """One row of two of the same link: what the first lacks is the second's, if both were run for the same target."""
+    if first.entries.get("target") != second.entries.get("target"):
+        return first
+    parts = ("schemes", "speed_up", "energy_saving", "byte_ratio", "curves", "best")
+    joined = {p: {**second.entries.get(p, {}), **first.entries.get(p, {})} for p in parts}
+    return Row({**second.entries, **first.entries, **{p: j for p, j in joined.items() if j}}, first.sweep)
 
 
 def load_evidence(paths: Sequence[Path]) -> Evidence:

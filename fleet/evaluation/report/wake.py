@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.evaluation.report import paper
-from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep
+from fleet.evaluation.report.context import FAMILY_NAMES, Context, missing_sweep, name_of
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table, Text
 from fleet.evaluation.report.drawing import MUTED, curve, legend, new_figure, style_of, titled
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, times
 from fleet.evaluation.report.measures import early_share, largest_term, latency_terms, settings_text
-from fleet.evaluation.report.scoreboard import NAMES
-from fleet.evaluation.report.sweeps import OURS, Result, Row, Setting, scale_name
+from fleet.evaluation.report.sweeps import Result, Row, Setting, scale_name
 
 LAST_CI_MS = 65.0
 
@@ -49,11 +48,11 @@ def _shown(context: Context, rows: Sequence[Row]) -> list[Block]:
     s = rows[0].setting
     tag = f"{s.unit}-{s.time_scale:g}".replace(".", "-")
     conditions = context.conditions(rows, *settings_text(s))
-    names = [name for name in OURS if any(name in row.schemes for row in rows)]
+    names = [name for name in context.evidence.ours if any(name in row.schemes for row in rows)]
     lines = [_line(row, names) for row in rows]
     columns = ["CI", "local early exit"]
     for name in names:
-        columns += [f"{NAMES[name]}", "#local / ours", "#exits in stages 1–3", "largest term of ours"]
+        columns += [f"{name_of(name)}", "#local / ours", "#exits in stages 1–3", "largest term of ours"]
     table = Table(
         f"wake-words-{tag}-table",
         f"Wake words by connection interval, {scale_name(s.time_scale)}, judged by {s.unit}",
@@ -104,7 +103,7 @@ def _figure(rows: Sequence[Row], tag: str, conditions: tuple[str, ...], names: S
     left, right = sheet.panels
     handles: dict[str, object] = {}
     lines = {
-        NAMES[n]: (
+        name_of(n): (
             n,
             [(r.ci_ms, r.schemes[n].estimate("latency_ms")) for r in rows if n in r.schemes and r.schemes[n].reached],
         )
@@ -125,7 +124,7 @@ def _figure(rows: Sequence[Row], tag: str, conditions: tuple[str, ...], names: S
         if ratios:
             curve(right, [ci for ci, _ in ratios], [e for _, e in ratios], style_of(name))
             best_ci, best_ratio = max(ratios, key=lambda pair: pair[1].value)
-            words.append(f"{NAMES[name]}: at most {times(best_ratio)} at {best_ci:g} ms.")
+            words.append(f"{name_of(name)}: at most {times(best_ratio)} at {best_ci:g} ms.")
     right.axhline(1, color=MUTED, linewidth=1)
     handles["paper: 1.6×"] = right.axhline(paper.WAKE_SPEED_UP, color=MUTED, linestyle=":", linewidth=1.3)
     left.set_ylim(0, None)
