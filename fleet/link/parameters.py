@@ -91,16 +91,24 @@ class LinkParameters:
     @property
     def effective_packets(self) -> int:
         """Payloads that one event carries: what was asked for, or what fits with the guard time."""
+        return self.packets_carried()
+
+    def packets_carried(self, *, encrypted: bool = True, with_notice: bool = False) -> int:
+        """Payloads that one event carries: what was asked for, or what fits with the guard time.
+
+        Args:
+            encrypted: whether packets carry a MIC.
+            with_notice: whether the event's first poll is an exit notice, which may take up a payload's room.
+        """
         if self.as_published:
             return self.packets
-        return min(self.packets, payloads_that_fit(self.ci_ms, self.phy, self.payload))
+        fit = payloads_that_fit(self.ci_ms, self.phy, self.payload, encrypted=encrypted, with_notice=with_notice)
+        return min(self.packets, fit)
 
     @property
     def packets_beside_notice(self) -> int:
         """The same for an event whose first poll is an exit notice: fewer where that takes up the room."""
-        if self.as_published:
-            return self.packets
-        return min(self.packets, payloads_that_fit(self.ci_ms, self.phy, self.payload, with_notice=True))
+        return self.packets_carried(with_notice=True)
 
     @property
     def ci_s(self) -> float:

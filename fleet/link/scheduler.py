@@ -69,7 +69,7 @@ class Scheduler:
             seed: of the losses.
             radio: whose energy is counted.
             loss: makes the loss model from ``parameters.loss``; :func:`fleet.link.loss.bursts` for bursts.
-            encrypted: whether packets carry a MIC.
+            encrypted: whether packets carry a MIC; without one, more of them may fit an event.
 
         Raises:
             FleetError: the radio does not have the PHY, or no loss model with that loss exists.
@@ -81,7 +81,7 @@ class Scheduler:
         self._loss = loss(parameters.loss)
         self._rng = np.random.default_rng(seed)
         self._parameters = parameters
-        self._room = (parameters.effective_packets, parameters.packets_beside_notice)
+        self._room = self._room_of(parameters)
         self._clock = EventClock(start + phase, parameters.ci_ms)
         self._uplink = UplinkQueue()
         self._downlink = NoticeRepeater()
@@ -170,7 +170,7 @@ class Scheduler:
             self._loss = self._make_loss(parameters.loss)
         self._clock.change_interval(parameters.ci_ms)
         self._parameters = parameters
-        self._room = (parameters.effective_packets, parameters.packets_beside_notice)
+        self._room = self._room_of(parameters)
         self._drop(self._uplink.inference, self._uplink.trim(parameters.payload))
 
     def skip_to(self, now: float) -> int:
@@ -236,6 +236,13 @@ class Scheduler:
         self._clock.advance()
         self._count(result, notice_sent=notice is not None, notice_lost=notice_lost)
         return result
+
+    def _room_of(self, parameters: LinkParameters) -> tuple[int, int]:
+        """Packets that an event carries: without and with an exit notice in it."""
+        return (
+            parameters.packets_carried(encrypted=self._encrypted),
+            parameters.packets_carried(encrypted=self._encrypted, with_notice=True),
+        )
 
     def _count(self, event: Event, *, notice_sent: bool, notice_lost: bool) -> None:
         bytes_sent = sum(map(len, event.sent))

@@ -8,6 +8,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.link.accounting import REMEMBERED
+from fleet.link.airtime import GENERIC
 from fleet.link.loss import bursts
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF52832
@@ -332,6 +333,38 @@ def test_fewer_packets_an_event_hold_from_the_next_event_on():
     assert [len(scheduler.event().sent) for _ in range(5)] == [1, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(("encrypted", "alone", "beside"), [(True, 4, 4), (False, 5, 5)])
+def test_an_event_without_encryption_carries_what_fits_without_it(encrypted, alone, beside):
+    scheduler = Scheduler(LinkParameters(ci_ms=7.5, packets=6, payload=100), start=0.0, encrypted=encrypted)
+    scheduler.offer(5, 1, packets(5, 1, 20, length=100))
+    assert len(scheduler.event().sent) == alone
+    assert scheduler.stop(notice(5))
+    assert len(scheduler.event().sent) == beside
+
+
+def test_a_notice_takes_its_room_in_an_event_without_encryption_too():
+    slow = LinkParameters(ci_ms=67.5, packets=20, phy="125k", payload=27)
+    sent = {}
+    for encrypted in (True, False):
+        scheduler = Scheduler(LinkParameters(), start=0.0, encrypted=encrypted)
+        scheduler.configure(slow)
+        scheduler.offer(5, 1, packets(5, 1, 50, length=27))
+        alone = len(scheduler.event().sent)
+        assert scheduler.stop(notice(5))
+        event = scheduler.event()
+        sent[encrypted] = (alone, len(event.sent))
+        assert event.air_us <= slow.ci_ms * 1000 - GENERIC.guard_us
+    assert sent == {True: (15, 15), False: (17, 16)}
+
+
+def test_an_event_as_published_carries_what_was_asked_for_with_or_without_encryption():
+    for encrypted in (True, False):
+        link = LinkParameters(ci_ms=7.5, packets=9, as_published=True)
+        scheduler = Scheduler(link, start=0.0, encrypted=encrypted)
+        scheduler.offer(5, 1, packets(5, 1, 20))
+        assert len(scheduler.event().sent) == 9
+
+
 def test_another_interval_counts_from_the_last_event():
     scheduler = link(ci_ms=10, start=1.0)
     scheduler.event()
@@ -446,7 +479,7 @@ def test_bursty_losses_can_be_asked_for():
 def test_on_a_slow_link_a_notice_takes_the_room_of_a_payload():
     scheduler = link(ci_ms=7.5, phy="125k", payload=66)
     scheduler.offer(5, 1, packets(5, 1, 2, length=66))
-    scheduler.stop(notice(4))
+    assert scheduler.stop(notice(5))
     event = scheduler.event()
     assert event.exit.inference_id == 4
     assert event.sent == ()
