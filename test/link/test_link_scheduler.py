@@ -479,7 +479,7 @@ def test_bursty_losses_can_be_asked_for():
 def test_on_a_slow_link_a_notice_takes_the_room_of_a_payload():
     scheduler = link(ci_ms=7.5, phy="125k", payload=66)
     scheduler.offer(5, 1, packets(5, 1, 2, length=66))
-    assert scheduler.stop(notice(5))
+    scheduler.stop(notice(4))
     event = scheduler.event()
     assert event.exit.inference_id == 4
     assert event.sent == ()
