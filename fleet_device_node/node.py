@@ -188,7 +188,6 @@ class DeviceNode(ManagedNode):
             self._say(self._looked(begun, picture=True))
             self._last_id = inference_id = next_id(inference_id)
             self._header = self._header_of(camera)
-            self._publish_image(frame)
             around.begin(inference_id)
             try:
                 outcome = device.infer(self._network.prepare(frame.view), inference_id, around, ready=begun)
@@ -201,6 +200,7 @@ class DeviceNode(ManagedNode):
                 self.get_logger().error(f"frame {inference_id} gets no label: {err}")
                 raise
             self._conclude(outcome, frame, around)
+            self._publish_image(frame)  # behind the answer: that somebody looks on must not make it late
             slot = due
             due = self._due(slot, begun)
 

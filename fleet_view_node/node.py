@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
@@ -39,6 +40,7 @@ from fleet.view.state import CameraView, Facts
 from fleet_msgs.msg import ExitDecision, FeaturePacket, InferenceReport, Label, LinkEvent, StageFeatures
 from fleet_msgs.msg import ExitRun as ExitRunMsg
 from fleet_msgs.msg import LinkParameters as LinkParametersMsg
+from fleet_ros.diagnostics import Diagnostics, Health
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import EVENTS, LABELS, LATCHED, PACKETS, REPORTS
 from fleet_ros.settings import declare, setting
@@ -46,6 +48,7 @@ from fleet_view_node.server import PageServer
 
 PORT = 8742
 PICTURES_PER_S = 15.0
+POLITENESS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,7 @@ class ViewNode(Node):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("view_node", **kwargs)
         declare(self, ViewSettings)
+        os.nice(POLITENESS)  # where the processor is scarce, looking on comes last
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # what strangers send is no event of ours
         self.finished = threading.Event()
         self._lock = threading.Lock()
@@ -85,10 +89,15 @@ class ViewNode(Node):  # type: ignore[misc]
         for shown, name in zip(self._views, names, strict=True):
             self._listen(shown, name)
         self._server = PageServer(self.settings.host, self.settings.port, self, log=self._complain)
-        url = self._server.start()
+        url = self._url = self._server.start()
+        self._diagnostics = Diagnostics(self, "view", self.health)
         print(f"view: {url}", flush=True)  # noqa: T201 - the user's line
         if self.settings.browser and _has_screen(os.environ):
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+    def health(self) -> Health:
+        """Level, line and values for diagnostics."""
+        return DiagnosticStatus.OK, f"serving {self._url}", {"cameras": len(self._views)}
 
     def stop(self) -> None:
         """Close the page's server."""
