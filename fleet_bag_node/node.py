@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
@@ -27,6 +27,7 @@ from fleet_msgs.msg import (
     LinkReport,
     StageFeatures,
 )
+from fleet_ros.diagnostics import Diagnostics, Health
 from fleet_ros.node import main as run_node
 from fleet_ros.settings import declare, setting
 
@@ -93,9 +94,15 @@ class BagNode(Node):  # type: ignore[misc]
         self._stopped = False
         self._first_ns: int | None = None
         self._known: set[tuple[str, str]] = set()
-        self._look()
+        self._diagnostics = Diagnostics(self, "bag", self.health)
         self.create_timer(LOOK_S, self._look)
         self.create_timer(0.05, self._on_tick)
+        # Not here: a node that says it records must already be one that Ctrl-C ends in order.
+        self._at_once = self.create_timer(0.001, self._look_at_once)
+
+    def _look_at_once(self) -> None:
+        self._at_once.cancel()
+        self._look()
 
     def _look(self) -> None:
         """Subscribe to what has come since the last time."""
@@ -156,6 +163,14 @@ class BagNode(Node):  # type: ignore[misc]
             elapsed = self.get_clock().now().nanoseconds - self._first_ns
             if elapsed >= duration * 1e9:
                 self.finished.set()
+
+    def health(self) -> Health:
+        """Level, line and values for diagnostics."""
+        writer = self._writer
+        values: dict[str, object] = {"topics": len(self._known), "messages": writer.count if writer is not None else 0}
+        if writer is None:
+            return DiagnosticStatus.WARN, "no camera was heard yet", values
+        return DiagnosticStatus.OK, f"recording into {self.settings.output}", values
 
     def stop(self) -> None:
         """End the bag.

@@ -200,10 +200,12 @@ def run(make: Callable[[], Any]) -> int:
     try:
         _init()
         node = make()
+        autostart = getattr(node, "autostart", False)
+        ready = not autostart
         name = node.get_name()
         executor = getattr(node, "executor_kind", _Executor)()
         executor.add_node(node)
-        if getattr(node, "autostart", False):
+        if autostart:
             node.start()
         ready = True
         never: Future[None] = Future()

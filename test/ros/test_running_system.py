@@ -24,6 +24,7 @@ PARTS = {
     "monitor_node": "monitor",
     "alarm_node": "alarm",
     "doorbell_node": "doorbell",
+    "view_node": "view",
 }
 
 
@@ -71,7 +72,7 @@ def leaves(layout: Any) -> Iterator[str]:
 def test_every_node_tells_how_it_is_and_the_layout_draws_what_there_is(fleet_up, listener):
     heard = listener.listen(DiagnosticArray, "/diagnostics")
     names = {f"backyard/{node}: {part}" for node, part in PARTS.items()}
-    stack = fleet_up("--source", "photos", *BEHAVIOURS)
+    stack = fleet_up("--source", "photos", "--view-port", "0", *BEHAVIOURS)
     listener.spin_until(lambda: healthy(heard, names), "all nodes in good health")
     statuses = newest(heard)
     assert set(statuses) == names, stack.output
