@@ -50,7 +50,10 @@ def sweep(
         output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except OSError as err:
         raise FleetError(f"cannot write {output}: {err.strerror}") from err
-    _show(document, console)
+    if plan.losses is None:
+        _show(document, console)
+    else:
+        _show_losses(document, console)
     console.print(f"{output}: {len(document['rows'])} rows", soft_wrap=True)
 
 
@@ -81,4 +84,16 @@ def _show(document: dict[str, Any], console: Console) -> None:
             f"{up['value']:.2f}" if up else "",
             f"{up['bound']:.2f}" if up else "",
         )
+    console.print(table)
+
+
+def _show_losses(document: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{document['name']}: mean latency in ms, and accuracy")
+    names = [name for name in document["schemes"] if any(name in row["schemes"] for row in document["rows"])]
+    for column in ("CI ms", "link", "loss", *names):
+        table.add_column(column, justify="right")
+    for row in document["rows"]:
+        link, found = row["link"], row["schemes"]
+        cells = (f"{found[n]['latency_ms']:.1f} {found[n]['accuracy']:.1%}" if n in found else "" for n in names)
+        table.add_row(f"{link['ci_ms']:g}", f"{link['phy']} {link['effective_packets']}", f"{row['loss']:.0%}", *cells)
     console.print(table)

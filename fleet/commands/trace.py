@@ -40,6 +40,9 @@ def trace(
     grid: Annotated[
         int, typer.Option(help="Look at a stage only in so many parts, for short packets; 0: at every packet.", min=0)
     ] = 0,
+    sets: Annotated[
+        int, typer.Option(help="For losses: of so many first test pictures, every set of packets.", min=0)
+    ] = 0,
     rivals: Annotated[Path | None, typer.Option(help="Folder of the trained rivals; none without it.")] = None,
     renew: Annotated[list[str] | None, typer.Option(help="Record this rival anew; again for more.")] = None,
     only: Annotated[
@@ -80,7 +83,7 @@ def trace(
     console = Console()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        _record(recorder, loaded, parts, payloads, grid, only, rivals, renew or [], precision, threads, progress)
+        _record(recorder, loaded, parts, payloads, grid, only, sets, rivals, renew or [], precision, threads, progress)
     _show(Reader(recorder.path, recorder.index), console)
 
 
@@ -98,6 +101,7 @@ def _record(
     payloads: Sequence[int],
     grid: int,
     only: str | None,
+    sets: int,
     rivals: Path | None,
     renew: Sequence[str],
     precision: str,
@@ -136,6 +140,11 @@ def _record(
                     states,
                     lambda n, t=task: progress.advance(t, n),  # type: ignore[misc]
                 )
+    if sets and only != "calibration":
+        for payload in payloads:
+            every = recording.plan_sets(recorder, bundle, cloud, payload, sets)
+            task = progress.add_task(f"test: {len(every.states)} sets of packets, {payload} bytes", total=sets)
+            recording.save_exits(recorder, bundle, cloud, "test", every, lambda n, t=task: progress.advance(t, n))  # type: ignore[misc]
     if rivals is not None and only is None:
         _record_rivals(recorder, bundle, frames, expanded(rivals).absolute(), renew, progress)
 

@@ -72,11 +72,6 @@ class Air:
         event = np.where(self.first + earlier * self.link.ci_s >= time, earlier, event)
         return event.astype(np.int64)
 
-    def notice_at(self, answered: FloatVector) -> tuple[IntVector, FloatVector]:
-        """For answers of the hub, the event that carries each down and when the device then holds it."""
-        event = self.event_from(answered)
-        return event, self.time_of(event) + self.notice_us * 1e-6
-
     def energy_uj(
         self,
         packets: npt.NDArray[np.integer] | FloatVector | int,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleet.errors import FleetError
 from fleet.evaluation.air import Air
 from fleet.evaluation.certainty import Judged, Rule, Truth, Unit, judge_rows
 from fleet.evaluation.outcomes import Outcomes, local_outcomes
@@ -30,6 +31,7 @@ from fleet.evaluation.trace import (
     Trace,
     fleet_ends,
     fleet_logits,
+    fleet_sets,
     fleet_sizes,
     rival_bytes,
     rival_logits,
@@ -115,6 +117,30 @@ class Judge:
         found: Recorded = self._known[key]
         return found
 
+    def recorded_sets(self, payload: int) -> Recorded:
+        """What the trace has of FLEET's first test images for any set of packets, of those that the unit judges.
+
+        Raises:
+            FleetError: it has none.
+        """
+        index = self.trace.index
+        if payload not in index.sets or f"test/{fleet_sets(payload)}" not in index.arrays:
+            raise FleetError(f"{self.trace.path} has no sets of packets: run `fleet trace` with --sets")
+        pictures, states = index.sets[payload]
+        chosen = self.images["test"][: np.searchsorted(self.images["test"], pictures)]
+        sizes, ends = (self.trace.array("test", kind(payload))[:, :, chosen] for kind in (fleet_sizes, fleet_ends))
+        temperatures = [index.temperatures.get(s.stage, 1.0) for s in states.states]
+        logits = self.trace.array("test", fleet_sets(payload))[:, chosen]
+        truth = self._truths["test"].take(chosen)
+        whole = self.device("test")
+        first = slice(0, len(chosen))
+        return Recorded(
+            Packets.of(sizes, ends),
+            states,
+            judge_rows(logits, temperatures, index.classes, truth, unit=self.unit),
+            Judged(whole.certainty[:, first], whole.answer[:, first], whole.right[:, first]),
+        )
+
     def device(self, split: Split, rule: Rule = "confidence") -> Judged:
         """The whole network on the device, one row."""
         return self.rows(split, "local", [self.trace.index.temperatures.get(LOCAL_ANSWER_STAGE, 1.0)], rule)
@@ -160,7 +186,7 @@ class Contest:
             }
             for name in self._local_names
         }
-        seconds = self._pace().whole
+        seconds = self.pace().whole
         found[WHOLE] = {s: LocalExits((DEVICE,), self.judge.device(s), (seconds,), (0.0,)) for s in SPLITS}
         return found
 
@@ -196,7 +222,8 @@ class Contest:
             found[name] = {s: uploads[s].only(worth) for s in SPLITS}
         return found
 
-    def _pace(self, heads: Sequence[int] = ()) -> Pace:
+    def pace(self, heads: Sequence[int] = ()) -> Pace:
+        """When the device has done what, with these local exits in a race."""
         index = self.judge.trace.index
         macs = {int(h["n"]): h["macs"] for h in index.local_exits}
         return Pace.of(index.stages, len(index.sent), self.profile, {n: macs[n] for n in heads})
@@ -259,7 +286,7 @@ class Contest:
         rows = tuple(recorded.local_stages.index(n) for n in heads)
         manner = Manner(variant.rule == "agreement", variant.patient, variant.parts, variant.fill)
         return Race.on(
-            recorded, self._pace(heads), self.air(split, link), exit_s=self.plan.cloud_s, local=rows, manner=manner
+            recorded, self.pace(heads), self.air(split, link), exit_s=self.plan.cloud_s, local=rows, manner=manner
         )
 
     def _local(self, name: str, link: LinkParameters) -> Result:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fleet.evaluation.air import Air, FloatVector, IntVector
 from fleet.evaluation.replay import LOCAL_ANSWER_BYTES, BoolVector, Timeline
-from fleet.link.airtime import T_IFS_US as _T_IFS_US
+from fleet.link.airtime import T_IFS_US
 from fleet.platforms import PlatformProfile
 
 EMPTY_US = 0.0
@@ -56,7 +56,7 @@ def fleet_outcomes(timeline: Timeline, answered: FloatVector, local_at: FloatVec
         The outcomes, and whether the hub's answer came first.
     """
     air, traffic = timeline.air, timeline.traffic
-    notice_event, notice_at = air.notice_at(answered)
+    notice_event, notice_at = timeline.notice_at(answered)
     by_hub = notice_at <= local_at
     local_event = air.event_from(local_at)
     last = np.minimum(notice_event, local_event)
@@ -100,7 +100,7 @@ def _hub_latency(
 
 def single_packet_us(air: Air, size: int) -> float:
     """From an event's anchor to the end of the camera's one packet."""
-    return float(air.poll_us + _T_IFS_US + air.up_us[size])
+    return float(air.poll_us + T_IFS_US + air.up_us[size])
 
 
 def local_outcomes(air: Air, answered: FloatVector) -> Outcomes:
@@ -133,10 +133,11 @@ def upload_outcomes(air: Air, ready_s: float, sizes: IntVector, *, cloud_s: floa
     last = first + apart * (bursts - 1)
     in_last = packets - (bursts - 1) * room
     rest = sizes - (packets - 1) * payload  # bytes of the last packet
-    per_packet = air.poll_us + _T_IFS_US + air.up_us[payload] + _T_IFS_US
-    end_us = (in_last - 1) * per_packet + air.poll_us + _T_IFS_US + air.up_us[rest]
+    per_packet = air.poll_us + T_IFS_US + air.up_us[payload] + T_IFS_US
+    end_us = (in_last - 1) * per_packet + air.poll_us + T_IFS_US + air.up_us[rest]
     answered = air.time_of(last) + end_us * 1e-6 + cloud_s
-    notice_event, notice_at = air.notice_at(answered)
+    notice_event = air.event_from(answered)
+    notice_at = air.time_of(notice_event) + air.notice_us * 1e-6
     events = (notice_event - first + 1).astype(float)
     silent = air.energy_uj(0, EMPTY_US)
     full = air.energy_uj(room, room * air.up_us[payload])

@@ -64,16 +64,14 @@ VARIANTS: Mapping[str, Variant] = {
 
 @dataclass(frozen=True)
 class LossPlan:
-    """Tables of random loss: the hub's network runs anew, so they are small.
+    """Tables of random loss, on the first test images, of which the trace has every set of packets.
 
     Attributes:
         shares: probabilities that a packet is lost.
-        pictures: the first so many of each split.
         masks: runs with seeds of their own.
     """
 
     shares: tuple[float, ...]
-    pictures: int
     masks: int
 
 
@@ -113,6 +111,7 @@ class Plan:
     def rows(self) -> int:
         """How many rows the sweep has."""
         each = len(self.platforms) * len(self.time_scales) * len(self.units)
+        each *= 1 if self.losses is None else len(self.losses.shares)
         return each * sum(map(len, self.links))
 
 
@@ -211,16 +210,12 @@ def _intervals(value: Any) -> list[float]:
 
 
 def _losses(value: Any) -> LossPlan:
-    if not isinstance(value, dict) or set(value) - {"shares", "pictures", "masks"} or "shares" not in value:
-        raise FleetError("losses has shares, pictures and masks")
+    if not isinstance(value, dict) or set(value) - {"shares", "masks"} or "shares" not in value:
+        raise FleetError("losses has shares and masks")
     shares = tuple(_number("losses.shares", share) for share in _list(value["shares"]))
     if not all(share < 1.0 for share in shares):
         raise FleetError("losses.shares are probabilities below 1: nothing ever arrives at 1")
-    return LossPlan(
-        shares,
-        int(_number("losses.pictures", value.get("pictures", 500), above=0.0)),
-        int(_number("losses.masks", value.get("masks", 5), above=0.0)),
-    )
+    return LossPlan(shares, int(_number("losses.masks", value.get("masks", 5), above=0.0)))
 
 
 def _list(value: Any) -> list[Any]:

@@ -31,6 +31,7 @@ from fleet.evaluation.trace import (
     coefficients,
     fleet_ends,
     fleet_logits,
+    fleet_sets,
     fleet_sizes,
     read_index,
 )
@@ -288,6 +289,28 @@ def plan_states(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload
     return found
 
 
+def plan_sets(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload: int, pictures: int) -> Payload:
+    """The states of lossy links for the first test images, entered in the index.
+
+    Raises:
+        FleetError: exits fuse more than two stages, the codec's packets do not decode alone, or the trace has these
+            states of another number of images.
+    """
+    if bundle.coder.pieces:
+        raise FleetError(f"packets of the codec {bundle.coder.name} do not decode alone: there are no sets to record")
+    plain = plan_states(recorder, bundle, cloud, payload, recorder.index.payloads[payload].grid)
+    if (there := recorder.index.sets.get(payload)) is not None:
+        if there[0] != pictures:
+            raise FleetError(f"{recorder.path} has sets of packets of {there[0]} pictures, not {pictures}")
+        return there[1]
+    sizes = recorder.load(f"test/{fleet_sizes(payload)}")[:, :, :pictures]
+    most = dict(zip(sorted(bundle.layouts), (sizes > 0).sum(axis=1).max(axis=1).tolist(), strict=True))
+    before = {n: n - 1 if len(stages) > 1 else None for n, stages in cloud.fused.items()}
+    found = all_states(plain.payload, 0, most, before, sets=True)
+    recorder.change(sets={**recorder.index.sets, payload: (pictures, found)})
+    return found
+
+
 def save_exits(
     recorder: Recorder,
     bundle: Bundle,
@@ -299,10 +322,11 @@ def save_exits(
     """Run every exit in every state of every image of a split; ``done`` is called with the images of each batch."""
     import torch  # noqa: PLC0415 - seconds that a reader of traces should not take
 
-    name = f"{split}/{fleet_logits(states.payload)}"
+    name = f"{split}/{(fleet_sets if states.sets else fleet_logits)(states.payload)}"
     if recorder.has(name):
         return
     images = int(recorder.index.splits[split]["pictures"])
+    images = recorder.index.sets[states.payload][0] if states.sets else images
     out, first = recorder.open_part(name, (len(states.states), images, len(bundle.classes)), np.float16)
     done(first)
     values = {n: recorder.load(f"{split}/{coefficients(n)}") for n in bundle.layouts}
@@ -359,12 +383,22 @@ class Batch:
         """How many coefficients a level lets decode, -1 where the image has no such packet, and the map of these."""
         if (n, level) not in self._known:
             place = sorted(self.values).index(n)
-            packets = self.states.packets_of(level, self.counts[place])
-            last = np.maximum(packets, 1) - 1
-            there = packets <= self.counts[place]
-            ends = self.ends[place, np.where(there, last, 0), np.arange(len(packets))].astype(int)
-            decoded = np.where(packets > 0, ends, 0)
-            have = np.arange(self.bundle.layouts[n].count) < decoded[:, None]
+            counts, ends = self.counts[place], self.ends[place].astype(int)
+            where = np.arange(self.bundle.layouts[n].count)
+            if self.states.sets:
+                there = level < 1 << counts
+                starts = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+                have = np.zeros((len(counts), len(where)), np.bool_)
+                for packet in range(level.bit_length()):
+                    if level >> packet & 1 and packet < len(ends):
+                        have |= (where >= starts[packet][:, None]) & (where < ends[packet][:, None])
+            else:
+                packets = self.states.packets_of(level, counts)
+                there = packets <= counts
+                last = np.where(there, np.maximum(packets, 1) - 1, 0)
+                decodes = np.where(packets > 0, ends[last, np.arange(len(counts))], 0)
+                have = where < decodes[:, None]
+            decoded = have.sum(axis=1)
             seen = view(self.bundle.coder, self.bundle.layouts[n], self.values[n], have)
             self._known[n, level] = np.where(there, decoded, -1), seen
         return self._known[n, level]

@@ -4,7 +4,7 @@
 What happens before an answer does not depend on the thresholds: nothing flows back. So the exits that the hub runs,
 and when, are found once a link; every operating point then only picks the one that answers. The rules are those of
 :mod:`fleet.inference`, :mod:`fleet.link.scheduler` and :mod:`fleet.session`, and a test holds the two together,
-event for event: each frame alone on a link that is silent before it, without loss.
+event for event: each frame alone on a link that is silent before it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fleet.evaluation.air import Air, FloatVector, IntVector
 from fleet.evaluation.trace import Array, Payload
 from fleet.link.airtime import T_IFS_US
+from fleet.link.downlink import MAX_SENDS
 from fleet.packet import ANSWER, HEADER_BYTES
 
 BoolVector = npt.NDArray[np.bool_]
@@ -94,6 +95,7 @@ class Timeline:
         done: when each run is over, infinite where there is none, shape (N, R).
         complete: whether the run saw the last stage's whole ladder, shape (N, R).
         traffic: what the camera sends in each event.
+        repeats: how often the exit notice is lost before it is heard, shape (N,); zero without loss.
     """
 
     air: Air
@@ -103,10 +105,23 @@ class Timeline:
     done: FloatVector
     complete: npt.NDArray[np.bool_]
     traffic: Traffic
+    repeats: IntVector
+
+    def notice_at(self, answered: FloatVector) -> tuple[IntVector, FloatVector]:
+        """For answers of the hub, the event that brings each down and when the device then holds it."""
+        event = self.air.event_from(answered) + self.repeats
+        return event, np.where(self.repeats < MAX_SENDS, self.air.time_of(event) + self.air.notice_us * 1e-6, np.inf)
 
 
 def replay(
-    air: Air, packets: Packets, states: Payload, offered: Sequence[float], *, exit_s: float, fill: bool = False
+    air: Air,
+    packets: Packets,
+    states: Payload,
+    offered: Sequence[float],
+    *,
+    exit_s: float,
+    fill: bool = False,
+    lost: Array | None = None,
 ) -> Timeline:
     """Let radio and hub run.
 
@@ -118,6 +133,7 @@ def replay(
         exit_s: seconds that an exit takes on the hub.
         fill: where the newest stage leaves room in an event, it carries what is unsent of the stage before; as the
             scheduler is, that is dropped.
+        lost: which packets the air loses, shape (stages, most packets, N); none if None. A packet is sent once.
     """
     images = len(air.first)
     lanes = np.arange(images)
@@ -147,7 +163,8 @@ def replay(
             log.add(on, slot, size, up_us)
             end = packets.ends[place, number, lanes]
             fresh = end > np.where(number > 0, packets.ends[place, number - 1, lanes], 0)
-            hub.take(on, fresh, place + 1, number + 1, due + ends_us * 1e-6)
+            heard = on if lost is None else on & ~lost[place, number, lanes]
+            hub.take(heard, fresh, place + 1, number + 1, due + ends_us * 1e-6)
             sent[place, lanes] += on
         log.end(any_packets=bool(burst.any()))
         if bool(((stage == last) & (left + more == burst)).all()):
@@ -156,7 +173,8 @@ def replay(
     hub.finish()
     state, done = hub.runs()
     first_event = air.event_from(np.full(images, offers[0]))
-    return Timeline(air, exit_s, first_event, state, done, hub.complete(state, last), log.totals())
+    never = np.zeros(images, np.int64)
+    return Timeline(air, exit_s, first_event, state, done, hub.complete(state, last), log.totals(), never)
 
 
 @dataclass
@@ -212,7 +230,7 @@ class _Hub:
         """One packet of each image in ``on`` arrives: the stage's latest, which has so many by now."""
         self._advance(on, now)
         got, lanes = self._got, self._lanes
-        got[stage, lanes] = np.where(on, packets, got[stage, lanes])
+        got[stage, lanes] = np.where(on, self._states.arrived(got[stage, lanes], packets), got[stage, lanes])
         np.maximum(self._newest, stage, out=self._newest, where=on & fresh)
         newest = np.maximum(self._newest, 1)
         own = self._states.level(got[newest, lanes], self._counts[newest - 1, lanes])
@@ -236,7 +254,7 @@ class _Hub:
     def complete(self, state: npt.NDArray[np.int32], last: int) -> npt.NDArray[np.bool_]:
         """Whether runs saw the whole of the last stage."""
         stages, owns = (np.asarray([getattr(s, k) for s in self._states.states]) for k in ("stage", "own"))
-        whole = self._states.level(self._counts[last - 1], self._counts[last - 1])
+        whole = self._states.whole(self._counts[last - 1])
         out: npt.NDArray[np.bool_] = (state >= 0) & (stages[state] == last) & (owns[state] == whole[:, None])
         return out
 

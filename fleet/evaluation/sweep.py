@@ -21,6 +21,7 @@ from fleet.errors import FleetError
 from fleet.evaluation.certainty import Unit
 from fleet.evaluation.contest import Contest, Judge, Result
 from fleet.evaluation.curves import curves
+from fleet.evaluation.lossy import lossy
 from fleet.evaluation.plan import COUNTED, FAMILIES, VARIANTS, Plan
 from fleet.evaluation.resampling import RESAMPLES, Bootstrap, Means, interval
 from fleet.evaluation.trace import INDEX, SPLITS, Trace
@@ -66,13 +67,13 @@ def run_sweep(
     Raises:
         FleetError: the trace lacks a payload that the plan needs, or a platform does not say how long a stage takes.
     """
-    _check(trace, plan)
+    check(trace, plan)
     chunks = list(_chunks(plan))
     found: dict[int, list[dict[str, Any]]] = {}
     if workers == 1:
         for number, chunk in enumerate(chunks):
             found[number] = _rows_of(trace.path, plan, chunk)
-            done(len(chunk.links))
+            done(len(found[number]))
     else:
         # Fresh processes: a fork of one in which torch's threads run may never return.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -82,7 +83,7 @@ def run_sweep(
             try:
                 for future in as_completed(waiting):
                     found[waiting[future]] = future.result()
-                    done(len(chunks[waiting[future]].links))
+                    done(len(found[waiting[future]]))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -113,8 +114,20 @@ def conditions(trace: Trace, plan: Plan) -> dict[str, Any]:
         "target_rule": f"best local early exit on calibration less {plan.target_loss * 100:g} points",
         "radio": NRF5340.name,
         "radio_note": NRF5340.note,
+        **({} if plan.losses is None else {"losses": _about_losses(trace, plan)}),
         "machine": platform_module.machine(),
         "versions": {**index.versions, "fleet sweep": __version__},
+    }
+
+
+def _about_losses(trace: Trace, plan: Plan) -> dict[str, Any]:
+    assert plan.losses is not None
+    pictures = {str(payload): count for payload, (count, _) in trace.index.sets.items()}
+    return {
+        "masks": plan.losses.masks,
+        "first_pictures": pictures,
+        "kind": "independent; FLEET best effort, rivals send every byte, notices are repeated",
+        "points": "those without loss",
     }
 
 
@@ -136,7 +149,12 @@ def family(name: str) -> str:
     return "fleet" if name in VARIANTS else FAMILIES.get(name, "local")
 
 
-def _check(trace: Trace, plan: Plan) -> None:
+def check(trace: Trace, plan: Plan) -> None:
+    """Refuse a plan that a trace cannot serve.
+
+    Raises:
+        FleetError: it lacks a payload, a rival or local exits, or a platform does not say how long a stage takes.
+    """
     needed = {link.payload for links in plan.links for link in links}
     if missing := sorted(needed - set(trace.payloads)):
         raise FleetError(
@@ -181,19 +199,20 @@ def _rows_of(path: Path, plan: Plan, chunk: Chunk) -> list[dict[str, Any]]:
     hints: dict[str, tuple[float, ...]] = {}
     rows = []
     for link in chunk.links:
-        results = contest.results(link, hints)
-        rows.append(
-            {
-                "link": describe(link),
-                "platform": contest.profile.name,
-                "time_scale": chunk.time_scale,
-                "cloud_ms": plan.cloud_s * 1000.0,
-                "unit": chunk.unit,
-                "target": round(contest.target, 6),
-                "bound_ms": round(bound_ms(link, plan.cloud_s), 4),
-                **compare(results, contest, link, bootstrap),
-            }
-        )
+        about = {
+            "link": describe(link),
+            "platform": contest.profile.name,
+            "time_scale": chunk.time_scale,
+            "cloud_ms": plan.cloud_s * 1000.0,
+            "unit": chunk.unit,
+            "target": round(contest.target, 6),
+        }
+        if plan.losses is not None:
+            for entry in lossy(contest, link, plan.losses):
+                rows.append({**about, **entry, "link": describe(link.replace(loss=entry["loss"]))})
+            continue
+        bound = {"bound_ms": round(bound_ms(link, plan.cloud_s), 4)}
+        rows.append({**about, **bound, **compare(contest.results(link, hints), contest, link, bootstrap)})
         if plan.curves:
             rows[-1]["curves"] = curves(contest, link)
     return rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,7 +37,8 @@ class State:
 
     Attributes:
         stage: the exit, its own stage the newest of which something is decoded.
-        own: packets of that stage, in order, 1 and more; levels where the trace has a grid.
+        own: packets of that stage, in order, 1 and more; levels where the trace has a grid, and where it has sets, a
+            number in which the packets that arrived are the bits, the first the lowest.
         before: packets of the stage before, 0 and more; the same.
     """
 
@@ -55,14 +56,24 @@ class Payload:
         grid: parts into which a stage's packets are divided; 0: every packet counts. Where a hub has more packets than
             a level holds, the trace has it look at those of the level only, which can but make FLEET later.
         states: in the order of the arrays.
+        sets: every set of packets is a state, not only those that arrive in order.
     """
 
     payload: int
     grid: int
     states: tuple[State, ...]
+    sets: bool = False
+
+    def arrived(self, got: Array, packets: Array) -> Array:
+        """What a hub has of a stage once its latest packet, counted from 1, has arrived, too."""
+        return got | 1 << (packets - 1) if self.sets else packets
+
+    def whole(self, packets: Array) -> Array:
+        """The level at which all packets of a stage have arrived."""
+        return (1 << packets) - 1 if self.sets else self.level(packets, packets)
 
     def level(self, arrived: Array, packets: Array) -> Array:
-        """The level that so many packets, of so many of a stage, have reached."""
+        """The level that so many packets, or that set of them, of so many of a stage, have reached."""
         return arrived if self.grid == 0 else arrived * self.grid // np.maximum(packets, 1)
 
     def packets_of(self, level: int, packets: Array) -> Array:
@@ -95,6 +106,7 @@ class TraceIndex:
         rivals: what a scheme does on the device and what it sends, by name.
         arrays: SHA-256 by name (``test/truths``), of those that are finished.
         versions: of what recorded.
+        sets: the states of lossy links, by bytes of a packet, and of how many first test images.
     """
 
     bundle: Mapping[str, Any]
@@ -108,6 +120,7 @@ class TraceIndex:
     rivals: Mapping[str, Mapping[str, Any]]
     arrays: Mapping[str, str]
     versions: Mapping[str, str]
+    sets: Mapping[int, tuple[int, Payload]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bundle: Bundle, splits: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str]) -> TraceIndex:
@@ -153,10 +166,8 @@ class TraceIndex:
             "stages": list(self.stages),
             "local_exits": list(self.local_exits),
             "splits": {name: dict(split) for name, split in self.splits.items()},
-            "payloads": {
-                str(b): {"grid": p.grid, "states": [[s.stage, s.own, s.before] for s in p.states]}
-                for b, p in self.payloads.items()
-            },
+            "payloads": {str(b): {"grid": p.grid, "states": _plain(p.states)} for b, p in self.payloads.items()},
+            "sets": {str(b): {"pictures": n, "states": _plain(p.states)} for b, (n, p) in self.sets.items()},
             "rivals": dict(self.rivals),
             "arrays": dict(sorted(self.arrays.items())),
             "versions": dict(self.versions),
@@ -180,8 +191,11 @@ class TraceIndex:
             local_exits=tuple(entries["local_exits"]),
             splits=entries["splits"],
             payloads={
-                int(b): Payload(int(b), int(p["grid"]), tuple(State(*map(int, s)) for s in p["states"]))
-                for b, p in entries["payloads"].items()
+                int(b): Payload(int(b), int(p["grid"]), _states(p["states"])) for b, p in entries["payloads"].items()
+            },
+            sets={
+                int(b): (int(p["pictures"]), Payload(int(b), 0, _states(p["states"]), sets=True))
+                for b, p in entries.get("sets", {}).items()
             },
             rivals=entries["rivals"],
             arrays=entries["arrays"],
@@ -252,6 +266,19 @@ class Trace:
         return tuple(name for name in sorted(self.index.rivals) if self.has(rival_logits(name), rival_bytes(name)))
 
 
+def _plain(states: tuple[State, ...]) -> list[list[int]]:
+    return [[s.stage, s.own, s.before] for s in states]
+
+
+def _states(entries: Iterable[Iterable[int]]) -> tuple[State, ...]:
+    return tuple(State(*map(int, entry)) for entry in entries)
+
+
+def fleet_sets(payload: int) -> str:
+    """Name of the array with the exits' logits for every set of packets, shape (states, first images, classes)."""
+    return f"sets-{payload}-logits"
+
+
 def fleet_logits(payload: int) -> str:
     """Name of the array with the exits' logits, shape (states, N, classes), float16, NaN where a state is not."""
     return f"fleet-{payload}-logits"
@@ -313,7 +340,9 @@ def content_of(bundle: Bundle) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def all_states(payload: int, grid: int, most: Mapping[int, int], before: Mapping[int, int | None]) -> Payload:
+def all_states(
+    payload: int, grid: int, most: Mapping[int, int], before: Mapping[int, int | None], *, sets: bool = False
+) -> Payload:
     """Every state that a hub can be in.
 
     Args:
@@ -321,12 +350,15 @@ def all_states(payload: int, grid: int, most: Mapping[int, int], before: Mapping
         grid: see :class:`Payload`.
         most: the most packets that an image has, by stage.
         before: the stage that an exit fuses with its own, or None, by exit.
+        sets: any packets may be missing.
     """
 
     def levels(stage: int | None) -> Iterable[int]:
-        return range(1 + (0 if stage is None else grid or most[stage]))
+        if stage is None:
+            return range(1)
+        return range(2 ** most[stage]) if sets else range(1 + (grid or most[stage]))
 
     found = [
         State(n, own, earlier) for n in sorted(most) for earlier in levels(before[n]) for own in levels(n) if own > 0
     ]
-    return Payload(payload, grid, tuple(found))
+    return Payload(payload, grid, tuple(found), sets)

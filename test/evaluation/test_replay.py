@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.bundle import LocalExit
 from fleet.evaluation.replay import LOCAL_ANSWER_BYTES
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.packet import LOCAL_ANSWER_STAGE, Header
 from fleet.platforms import PlatformProfile
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -161,6 +161,38 @@ def test_any_small_trace_ends_as_in_the_simulation(
     found = traced(small_bundle, images=2, seed=seed, payload=payload)
     link = LinkParameters(ci_ms=ci_ms, packets=packets, payload=payload, phy=phy)
     agree(found, link, profile(stage_s), levels, np.asarray([phase, 1 - phase]), exit_s=exit_s)
+
+
+@pytest.mark.parametrize("loss", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("link", LINKS[:4], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+def test_frames_end_as_in_the_simulation_whichever_packets_are_lost(small_bundle, link, loss):
+    """The simulation draws the losses; the replay is told which packets and notices these were."""
+    found = traced(small_bundle, images=10, sets=True)
+    levels = [0.7] * 8
+    found.bundle = with_thresholds(found.bundle, levels)
+    speed, phases = profile(0.006), np.random.default_rng(7).random(10)
+    lost = np.zeros(found.recorded.packets.sizes.shape, np.bool_)
+    repeats = np.zeros(10, np.int64)
+    frames = []
+    for image, phase in enumerate(phases):
+        events = []
+        lossy = link.replace(loss=loss)
+        frame, repeats[image] = found.simulated(lossy, speed, image, phase, exit_s=EXIT_S, seed=image, watch=events)
+        frames.append(frame)
+        told = [e.exit is not None for e in events]
+        for event in events[: told.index(True) + 1 if any(told) else None]:
+            heard = set(event.delivered)
+            for packet in event.sent:
+                header = Header.unpack(packet)
+                if header.stage <= 8 and packet not in heard:
+                    ends = found.recorded.packets.ends[header.stage - 1, :, image]
+                    lost[header.stage - 1, list(ends).index(header.first + header.count), image] = True
+    race = found.race(link, speed, phases, exit_s=EXIT_S, lost=lost, repeats=repeats)
+    outcomes, _, who = race.end(levels)
+    assert lost.any()
+    for image, frame in enumerate(frames):
+        assert race.names[who[image]] == (str(frame.outcome.stage) if frame.outcome.by_hub else "device"), image
+        assert outcomes.latency[image] == pytest.approx(frame.outcome.latency, abs=1e-6), image
 
 
 def test_a_coarse_grid_sees_no_more_than_every_packet(small_bundle):

@@ -13,11 +13,12 @@ from fleet.evaluation.air import Air
 from fleet.evaluation.certainty import Truth, judge_rows
 from fleet.evaluation.journeys import RecordedNetwork
 from fleet.evaluation.recording import Batch, packets_of_stage
-from fleet.evaluation.replay import Packets
+from fleet.evaluation.replay import Packets, replay
 from fleet.evaluation.schemes.ours import Pace, Race, Recorded
 from fleet.evaluation.trace import all_states
 from fleet.inference import Device as Runner
 from fleet.link.radios import NRF5340
+from fleet.link.scheduler import Scheduler
 from fleet.session import CloudSession
 from fleet.simulation import Simulation
 
@@ -51,26 +52,50 @@ class Traced:
     recorded: Recorded
     payload: int
 
-    def race(self, link, profile, phases, *, exit_s=0.005, local=()):
+    def race(self, link, profile, phases, *, exit_s=0.005, local=(), lost=None, repeats=None):
         heads = {n: self.bundle.local_exits[n].macs for n in local}
         stages = [{"n": stage.n, "macs": stage.macs} for stage in self.bundle.stages]
         pace = Pace.of(stages, self.bundle.exit_stages, profile, heads)
         rows = tuple(self.recorded.local_stages.index(n) for n in local)
-        return Race.on(self.recorded, pace, Air.at_phases(link, NRF5340, phases), exit_s=exit_s, local=rows)
+        air = Air.at_phases(link, NRF5340, phases)
+        if lost is None:
+            return Race.on(self.recorded, pace, air, exit_s=exit_s, local=rows)
+        packets, states = self.recorded.packets, self.recorded.states
+        timeline = replay(air, packets, states, pace.offered, exit_s=exit_s, lost=lost)
+        return Race(self.recorded, pace, replace(timeline, repeats=repeats))
 
-    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False):
+    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False, seed=0, watch=None):
         """The same frame through device, scheduler and session, alone on a fresh link, until the hub has an answer."""
         network = RecordedNetwork(self.device, tuple(stage.n for stage in self.bundle.stages), image)
         locals_ = LocalExits(self.device, network) if race else None
         runner = Runner(self.bundle, network, profile, locals_)
-        run = Simulation(runner, CloudSession(self.bundle, FUSED), self.exits.forward, link, exit_s=exit_s)
+        run = Simulation(runner, CloudSession(self.bundle, FUSED), self.exits.forward, link, exit_s=exit_s, seed=seed)
+        if watch is not None:
+            run.radio.scheduler = Watched(run.radio.scheduler, watch)
         frame = run.run(np.zeros((1, 3, 32, 32), np.float32), phase=phase)
+        if watch is not None:
+            return frame, run.radio.scheduler.statistics.exits_lost
         if frame.hub is None:  # the radio's account is closed once the device's answer is sent; it is yet to arrive
             run.radio.begin(-1)
             while 1 not in run.radio.hub.answers:
                 run.radio.wait_until(np.nextafter(run.radio.scheduler.next_event, np.inf))
             frame = replace(frame, hub=(None, run.radio.hub.answers[1][1] - frame.outcome.started))
         return frame
+
+
+@dataclass
+class Watched:
+    """A scheduler whose events are written down."""
+
+    scheduler: Scheduler
+    events: list
+
+    def event(self):
+        self.events.append(self.scheduler.event())
+        return self.events[-1]
+
+    def __getattr__(self, name):
+        return getattr(self.scheduler, name)
 
 
 @dataclass
@@ -82,7 +107,7 @@ class LocalExits:
         return self.device.local_exits[n][self.network.image][None]
 
 
-def traced(bundle, *, images=12, payload=60, seed=0, grid=0, unit="group", spread=0.5):
+def traced(bundle, *, images=12, payload=60, seed=0, grid=0, unit="group", spread=0.5, sets=False):
     """Record random images of a bundle that has no files."""
     random = np.random.default_rng(seed)
     latents = {
@@ -105,7 +130,7 @@ def traced(bundle, *, images=12, payload=60, seed=0, grid=0, unit="group", sprea
     sizes, ends = (np.stack([np.pad(p[k], ((0, most - len(p[k])), (0, 0))) for p in pairs]) for k in (0, 1))
     packets = Packets.of(sizes, ends)
     highest = dict(zip(sorted(bundle.layouts), packets.counts.max(axis=1).tolist(), strict=True))
-    states = all_states(payload, grid, highest, {n: n - 1 if len(f) > 1 else None for n, f in FUSED.items()})
+    states = all_states(payload, grid, highest, {n: n - 1 if len(f) > 1 else None for n, f in FUSED.items()}, sets=sets)
     exits = Exits(bundle, seed)
     batch = Batch(bundle, states, values, packets.counts, ends)
     logits = np.full((len(states.states), images, classes), np.nan, np.float16)

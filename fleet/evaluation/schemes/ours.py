@@ -172,9 +172,9 @@ class Race:
         if self.manner.parts:
             owns = np.asarray([s.own for s in self.recorded.states.states])
             counts = self.recorded.packets.counts
-            whole = self.recorded.states.level(counts, counts)[exit_, lanes]
+            whole = self.recorded.states.whole(counts)[exit_, lanes]
             exit_ = np.where(owns[state] < whole, exit_ + len(self.pace.offered), exit_)
-        notice_at = np.stack([self.timeline.air.notice_at(done)[1] for done in self.timeline.done.T], axis=1)
+        notice_at = np.stack([self.timeline.notice_at(done)[1] for done in self.timeline.done.T], axis=1)
         return (
             exit_,
             np.where(there, certainty, -1.0),
