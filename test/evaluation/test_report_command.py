@@ -225,6 +225,34 @@ def test_what_was_not_run_says_so_with_the_command(poor):
     assert {e["verdict"] for e in board if e["measure"].startswith(("loss", "wake", "energy"))} == {"not run"}
 
 
+def test_without_a_rival_no_verdict_is_given_on_what_needs_it(tmp_path):
+    few = report_files.document("few", [report_files.row(10.0), report_files.row(30.0)])
+    for row in few["rows"]:
+        del row["schemes"]["clio"]
+    report_files.write(tmp_path, few=few)
+    report(tmp_path / "few.json", "--output", tmp_path / "results")
+    board = json.loads((tmp_path / "results" / "scoreboard.json").read_text())["scoreboard"]
+    headline = "1M, 4 payloads, next_event, packets as asked for, as named"
+    verdicts = {e["measure"]: e["verdict"] for e in board if e["setting"] == headline}
+    assert verdicts["largest speed-up over the best of all baselines"] == "not judged: without clio"
+    assert not verdicts["largest speed-up over JPEG alone, stripped headers"].startswith("not judged")
+    assert "Rivals that were not run: clio." in (tmp_path / "results" / "README.md").read_text()
+
+
+def test_a_family_that_no_file_has_was_not_run(tmp_path):
+    few = report_files.document("few", [report_files.row(10.0), report_files.row(30.0)])
+    few["schemes"] = {n: about for n, about in few["schemes"].items() if about["family"] in ("fleet", "local")}
+    for row in few["rows"]:
+        row["schemes"] = {n: result for n, result in row["schemes"].items() if n in few["schemes"]}
+        row["best"] = {f: n if n in few["schemes"] else None for f, n in row["best"].items()}
+        row["speed_up"] = {o: {f: s for f, s in of.items() if f == "local"} for o, of in row["speed_up"].items()}
+    report_files.write(tmp_path, few=few)
+    report(tmp_path / "few.json", "--output", tmp_path / "results")
+    board = json.loads((tmp_path / "results" / "scoreboard.json").read_text())["scoreboard"]
+    partition = [e["verdict"] for e in board if e["measure"].endswith("partition alone") and "as named" in e["setting"]]
+    assert set(partition) == {"not run"}
+
+
 def test_a_missed_target_is_not_reached_and_no_number(tmp_path):
     rows = [report_files.row(ci) for ci in (10.0, 30.0)]
     for row in rows:

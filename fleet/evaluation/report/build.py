@@ -59,11 +59,13 @@ def build(context: Context, done: Callable[[], None] = lambda: None) -> Report:
     for make in SECTIONS:
         sections.append(make(context))
         done()
-    lead = (
+    lead: tuple[str, ...] = (
         "What the FLEET paper evaluates, run again with this repository's code, each number beside the paper's. "
         "Written by `fleet report` from recorded sweeps; docs/evaluation.md says how to make them.",
         f"Conditions of all numbers, unless a table says otherwise: {'; '.join(context.base())}.",
     )
+    if context.absent:
+        lead += (context.absent,)
     return Report("FLEET: results", lead, tuple(sections), {"conditions": dict(context.evidence.conditions), **data})
 
 

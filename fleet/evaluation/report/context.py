@@ -72,6 +72,13 @@ class Context:
         """Conditions of a table: those of all, the hub's constant of these rows, and its own."""
         return (*self.base(), *(() if not rows else (cloud_text(rows),)), *more)
 
+    @property
+    def absent(self) -> str:
+        """A sentence on the paper's rivals that no sweep has; empty where all are there."""
+        names = self.evidence.absent("all")
+        told = "Rivals that were not run: {}. What is said of all baselines, or of their family, is of the others."
+        return told.format(", ".join(names)) if names else ""
+
     def members(self, family: str) -> tuple[str, ...]:
         """Names of a family's rivals; of ``all`` every one but WebP, as ``fleet sweep`` counts."""
         rivals = [(n, str(about.get("family", ""))) for n, about in self.evidence.schemes.items()]

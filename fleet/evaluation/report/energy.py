@@ -87,7 +87,7 @@ def _tables(
             ),
             tuple(_line(context, printed, found, name) for printed in paper.TABLE_4),
             conditions,
-            _NOTES,
+            (*_NOTES, *([context.absent] if context.absent else [])),
             folded=folded or name != context.evidence.ours[0],
         )
         for name in ours

@@ -112,9 +112,8 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
                 words.append(f"{scale_name(row.setting.time_scale)}, {label}: {third:.0%} by stage 3.")
         axes.set_ylim(0, 103)
         axes.set_xlim(0, None)
-        axes.set_xticks(
-            range(1 + max(n for _, exits in _histograms(row, context.evidence.ours) for n, _ in _cumulated(exits)))
-        )
+        told = [n for _, exits in _histograms(row, context.evidence.ours) for n, _ in _cumulated(exits)]
+        axes.set_xticks(range(1 + max(told, default=1)))
         titled(
             axes,
             f"{scale_name(row.setting.time_scale)}, CI {row.ci_ms:g} ms",
@@ -137,7 +136,8 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
 
 def _cdf_table(context: Context, rows: Sequence[Row]) -> Table:
     lines: list[tuple[Cell | str, ...]] = []
-    stages = max(n for row in rows for _, e in _histograms(row, context.evidence.ours) for n, _ in _cumulated(e))
+    found = (e for row in rows for _, e in _histograms(row, context.evidence.ours))
+    stages = max((n for e in found for n, _ in _cumulated(e)), default=1)
     for row in rows:
         for label, exits in _histograms(row, context.evidence.ours):
             shares = dict(_cumulated(exits))

@@ -75,7 +75,7 @@ def _tables(context: Context, unit: str, account: Account, scale: float, *, fold
                 for line, series in lines
             ),
             conditions,
-            _NOTES,
+            (*_NOTES, *([context.absent] if context.absent else [])),
             folded=folded or ours != context.evidence.ours[0],
         )
         yield Table(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from fleet.evaluation.report import paper
@@ -41,8 +42,13 @@ class Board:
     def _setting(self, scale: float, phy: str = "1M", packets: int = 4, platform: str = A77) -> Setting:
         return Setting(platform, phy, packets, self.evidence.papers, scale, self.evidence.unit)
 
-    def _each(self, outcome: Callable[..., Outcome], *details: Any) -> dict[str, Outcome]:
-        return {name: outcome(name, *details) for name in self.ours}
+    def _each(self, family: str, outcome: Callable[..., Outcome], *details: Any) -> dict[str, Outcome]:
+        """An outcome for each of ours; without all of a family's rivals it is shown and not judged."""
+        found = {name: outcome(name, *details) for name in self.ours}
+        if absent := self.evidence.absent(family):
+            status = f"without {', '.join(absent)}"
+            return {n: o if o.value is None else replace(o, status=status) for n, o in found.items()}
+        return found
 
     def _speed(self) -> Iterator[Measure]:
         bound = (Mark(None, "85 % of the bound"), Mark(None, "95 % of the bound"))
@@ -75,7 +81,7 @@ class Board:
                     printed,
                     floor,
                     goal,
-                    self._each(self._largest, setting, family, shares),
+                    self._each(family, self._largest, setting, family, shares),
                 )
 
     def _largest(self, ours: str, setting: Setting, family: str, shares: tuple[float, float] | None) -> Outcome:
@@ -105,7 +111,7 @@ class Board:
                 scale,
                 "64.5 ms",
                 *marks,
-                self._each(self._last, setting),
+                self._each("all", self._last, setting),
             )
 
     def _last(self, ours: str, setting: Setting) -> Outcome:
@@ -129,7 +135,7 @@ class Board:
                 "about 1/3",
                 Mark(0.6, "0.6"),
                 Mark(paper.BYTES_OF_JPEG, "1/3"),
-                self._each(self._byte_ratio, setting),
+                self._each("jpeg-stripped", self._byte_ratio, setting),
                 higher=False,
             )
 
@@ -141,6 +147,8 @@ class Board:
         ratio = Estimate.of(found.get("value"), found.get("95"))
         mine = row.schemes[ours]
         rivals = [row.schemes[n] for n in self.context.members("jpeg-stripped") if n in row.schemes]
+        if not rivals:
+            return Outcome(None, "", status=NOT_RUN)
         theirs = next((r for r in rivals if r.reached), None)
         if not mine.reached or theirs is None:
             return Outcome(None, "", status=NOT_REACHED if not mine.reached else "JPEG does not reach the target")
@@ -161,7 +169,7 @@ class Board:
                     f"{printed:g}×",
                     Mark(floor, f"{floor:g}×"),
                     Mark(goal, f"{goal:g}×"),
-                    self._each(self._energy_ratio, setting),
+                    self._each("all", self._energy_ratio, setting),
                 )
 
     def _energy_ratio(self, ours: str, setting: Setting) -> Outcome:
@@ -188,7 +196,7 @@ class Board:
                     f"{printed:.0%}",
                     floor,
                     goal,
-                    self._each(self._tolerated, phy, packets, scale),
+                    self._each("local", self._tolerated, phy, packets, scale),
                 )
 
     def _tolerated(self, ours: str, phy: str, packets: int, scale: float) -> Outcome:
@@ -216,7 +224,7 @@ class Board:
             "1.6×",
             Mark(1.6, "1.6×"),
             Mark(2.5, "2.5×"),
-            self._each(self._wake, setting),
+            self._each("local", self._wake, setting),
         )
 
     def _wake(self, ours: str, setting: Setting) -> Outcome:
@@ -310,12 +318,14 @@ def _summary(data: list[dict[str, Any]], ours: list[str]) -> str:
     lines = []
     for name in ours:
         verdicts = [str(d["verdict"]) for d in data if d["ours"] == name]
-        judged = [v for v in verdicts if v not in (NOT_RUN, "shown for comparison")]
+        judged = [v for v in verdicts if v not in (NOT_RUN, "shown for comparison") and not v.startswith("not judged")]
+        unjudged = sum(v.startswith("not judged") for v in verdicts)
         held = sum(v == "goal held" for v in judged)
         floor = sum(v.startswith("floor held") for v in judged)
         lines.append(
             f"{name_of(name)}: of {len(judged)} lines that were run and have a floor, {held} hold the goal, {floor} "
             "hold the floor "
-            f"only, {len(judged) - held - floor} miss it; {verdicts.count(NOT_RUN)} lines were not run."
+            f"only, {len(judged) - held - floor} miss it; {verdicts.count(NOT_RUN)} lines were not run, "
+            f"{unjudged} not judged because rivals are missing."
         )
     return " ".join(lines)

@@ -19,6 +19,13 @@ FORMAT = 1
 Kind = Literal["sweep", "losses"]
 OURS = ("fleet", "fleet-race")
 """Which of ours the tables follow: without and with local exits beside the radio (design section 12.7)."""
+RIVALS: Mapping[str, tuple[str, ...]] = {
+    "local": ("branchynet", "shallow-deep", "ensemble"),
+    "partition": ("clio", "neurosurgeon"),
+    "jpeg": ("jpeg",),
+    "jpeg-stripped": ("jpeg-stripped",),
+}
+"""Whom the paper compares with; a verdict over a family needs all of them, one over all needs all families."""
 NEAR = 1.2
 """By which factor an interval of the grid may differ from the one that a table asks for."""
 FAMILIES = ("local", "partition", "jpeg", "jpeg-stripped", "webp", "all")
@@ -117,10 +124,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """One link on one platform."""
+    """One link on one platform.
+
+    Attributes:
+        entries: as they stand in the file.
+        sweep: the file's name.
+        families: of the schemes that were run; None where that is not known.
+    """
 
     entries: Mapping[str, Any]
     sweep: str
+    families: frozenset[str] | None = None
 
     @cached_property
     def setting(self) -> Setting:
@@ -156,7 +170,7 @@ class Row:
     def compare(self, ours: str, family: str) -> Comparison:
         """Ours against the fastest of a family that reaches the target."""
         mine = self.schemes.get(ours)
-        if mine is None:
+        if mine is None or (self.families is not None and family != "all" and family not in self.families):
             return Comparison(ours, family, "missing")
         rival = self.entries.get("best", {}).get(family)
         if not mine.reached:
@@ -211,13 +225,15 @@ def load_sweep(path: Path) -> Sweep:
         raise FleetError(f"{path} has format {entries['format']!r}, this version reads {FORMAT}: sweep again")
     name = str(entries.get("name", path.stem))
     try:
-        rows = tuple(_row(row, k, name) for k, row in enumerate(entries["rows"], start=1))
+        about = {str(key): dict(scheme) for key, scheme in entries.get("schemes", {}).items()}
+        families = frozenset(str(scheme.get("family")) for scheme in about.values()) if about else None
+        rows = tuple(_row(row, k, name, families) for k, row in enumerate(entries["rows"], start=1))
         return Sweep(
             path,
             name,
             "losses" if entries.get("kind") == "losses" or any(row.setting.loss > 0 for row in rows) else "sweep",
             dict(entries["conditions"]),
-            {str(key): dict(about) for key, about in entries.get("schemes", {}).items()},
+            about,
             tuple(str(note) for note in entries.get("notes", ())),
             rows,
             hashlib.sha256(text.encode()).hexdigest()[:12],
@@ -228,8 +244,8 @@ def load_sweep(path: Path) -> Sweep:
         raise FleetError(f"{path} is damaged: {' '.join(str(err).split())}") from err
 
 
-def _row(entries: Any, number: int, sweep: str) -> Row:
-    row = Row(entries, sweep)
+def _row(entries: Any, number: int, sweep: str, families: frozenset[str] | None) -> Row:
+    row = Row(entries, sweep, families)
     try:
         _ = row.setting, row.ci_ms, row.cloud_ms, row.carried
         results = row.schemes.values()
@@ -365,6 +381,11 @@ class Evidence:
         """Whether any row knows a scheme."""
         return any(scheme in row.schemes for row in self.rows)
 
+    def absent(self, family: str) -> tuple[str, ...]:
+        """The paper's rivals of a family, or of all, that no row has."""
+        wanted = RIVALS.get(family) or [name for names in RIVALS.values() for name in names]
+        return tuple(name for name in wanted if not self.has(name))
+
 
 def _codec(sweep: Sweep) -> str:
     return str(sweep.conditions.get("codec", ""))
@@ -383,8 +404,9 @@ def _joined(first: Row, second: Row) -> Row:
     if first.entries.get("target") != second.entries.get("target"):
         return first
     parts = ("schemes", "speed_up", "energy_saving", "byte_ratio", "curves", "best")
+    families = None if None in (first.families, second.families) else first.families | second.families  # type: ignore[operator]
     joined = {p: {**second.entries.get(p, {}), **first.entries.get(p, {})} for p in parts}
-    return Row({**second.entries, **first.entries, **{p: j for p, j in joined.items() if j}}, first.sweep)
+    return Row({**second.entries, **first.entries, **{p: j for p, j in joined.items() if j}}, first.sweep, families)
 
 
 def load_evidence(paths: Sequence[Path]) -> Evidence:

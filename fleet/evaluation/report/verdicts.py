@@ -31,7 +31,7 @@ class Outcome:
         value: the number; None with a status.
         text: how it is written.
         note: its interval's place, bound or rival.
-        status: why there is no number.
+        status: why there is no number, or why it must not be judged.
     """
 
     value: float | None
@@ -68,7 +68,7 @@ class Measure:
 
 
 def verdict(outcome: Outcome, floor: Mark, goal: Mark, *, higher: bool = True) -> tuple[str, Tone]:
-    """``goal held``, ``floor held, goal missed by 3 %``, ``floor missed by 12 %``, ``not reached`` or ``not run``.
+    """``goal held``, ``floor held, goal missed by 3 %``, ``floor missed by 12 %``, or why neither can be said.
 
     Args:
         outcome: the number; its own floor and goal (shares of its bound) go first.
@@ -78,6 +78,8 @@ def verdict(outcome: Outcome, floor: Mark, goal: Mark, *, higher: bool = True) -
     """
     if outcome.value is None:
         return outcome.status, "quiet" if outcome.status == NOT_RUN else "bad"
+    if outcome.status:
+        return f"not judged: {outcome.status}", "quiet"
     floor, goal = outcome.floor or floor, outcome.goal or goal
     if floor.value is None or goal.value is None:
         return "shown for comparison", "quiet"
