@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,3 +119,19 @@ def test_names_that_are_no_namespaces_are_one_line(domain, tiny_bundle, cameras,
     assert hub.returncode == 2, output
     assert words in output
     assert "Traceback" not in output
+
+
+def test_the_benchmark_plays_a_bag_to_one_node_and_to_one_a_camera(domain, tiny_bundle, tmp_path):
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "many_cameras.py"
+    out = tmp_path / "many.json"
+    few = ["--cameras", "2", "--seconds", "1", "--model", tiny_bundle.path, "--json", out]
+    done = subprocess.run([sys.executable, script, *few], capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: too slow on a busy machine
+    found = json.loads(out.read_text())
+    assert found["conditions"]["identity"] == tiny_bundle.identity.hex()
+    assert found["conditions"]["machine"]["cores"] >= 1
+    assert [row["batch"] for row in found["exits_a_second"]["batches"]] == [1, 2, 4, 8]
+    for name, nodes in (("one_node", 1), ("one_node_a_camera", 2)):
+        assert (found[name]["nodes"], found[name]["inferences"], found[name]["labelled"]) == (nodes, 4, 1.0)
+        assert found[name]["packet_age_ms"]["p95"] > 0
+    assert f"one node: 100.0% of {found['one_node']['inferences']} inferences" in done.stdout
