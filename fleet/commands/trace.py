@@ -20,7 +20,7 @@ from fleet.resources import expanded, find_model
 
 if TYPE_CHECKING:
     from fleet.bundle import Bundle
-    from fleet.evaluation.recording import Pictures, Recorder
+    from fleet.evaluation.recorder import Pictures, Recorder
     from fleet.evaluation.trace import Split, Trace
     from fleet.sources import Frame
 
@@ -57,8 +57,8 @@ def trace(
     any time and goes on where it was.
     """
     from fleet.bundle import Bundle as Loader  # noqa: PLC0415 - with torch, seconds that --help should not take
-    from fleet.evaluation.recording import Pictures as Part  # noqa: PLC0415
-    from fleet.evaluation.recording import Recorder as Writer  # noqa: PLC0415
+    from fleet.evaluation.recorder import Pictures as Part  # noqa: PLC0415
+    from fleet.evaluation.recorder import Recorder as Writer  # noqa: PLC0415
     from fleet.evaluation.trace import Trace as Reader  # noqa: PLC0415
     from fleet.evaluation.trace import TraceIndex  # noqa: PLC0415
 

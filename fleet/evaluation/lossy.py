@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.evaluation.air import Air, FloatVector
+from fleet.evaluation.comparison import best_rivals, bound_ms, ratios
 from fleet.evaluation.contest import Contest, Result
 from fleet.evaluation.outcomes import local_outcomes
 from fleet.evaluation.plan import VARIANTS, LossPlan
 from fleet.evaluation.replay import replay
-from fleet.evaluation.resampling import Bootstrap, interval
+from fleet.evaluation.resampling import Bootstrap, Means, interval
 from fleet.evaluation.schemes.ours import Manner, Race, Recorded
 from fleet.evaluation.schemes.upload import Uploads
 from fleet.link.airtime import T_IFS_US
@@ -43,7 +44,7 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
         losses: shares and masks.
 
     Returns:
-        One entry a share: ``loss`` and the ``schemes`` that reach the target without loss.
+        One entry a share: ``loss``, the ``schemes`` that reach the target without loss, the best rivals, speed-ups.
 
     Raises:
         FleetError: the trace has no sets of packets.
@@ -52,14 +53,22 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
     images = recorded.packets.counts.shape[1]
     results = {name: r for name, r in contest.results(link, {}).items() if r.outcomes is not None and _plain(name)}
     bootstrap = Bootstrap.of(images, seed=contest.plan.seed)
+    bound = bound_ms(link, contest.plan.cloud_s)
     entries = []
     for share in losses.shares:
         air = {mask: _air(contest, link.replace(loss=share), images, mask) for mask in range(losses.masks)}
-        schemes = {}
+        schemes: dict[str, dict[str, Any]] = {}
+        means: dict[tuple[str, str], Means] = {}
         for name, result in results.items():
             masks = [_frames(contest, name, result, recorded, air[mask], mask) for mask in air]
-            schemes[name] = _summary(masks, bootstrap)
-        entries.append({"loss": share, "schemes": schemes})
+            schemes[name], drawn = _summary(masks, bootstrap)
+            means[name, "latency_ms"] = drawn
+        best = best_rivals(schemes, "latency_ms")
+        ours = [name for name in schemes if name in VARIANTS]
+        ahead = {name: ratios(name, best, "latency_ms", schemes, means, bound) for name in ours}
+        entries.append(
+            {"loss": share, "bound_ms": round(bound, 4), "schemes": schemes, "best": best, "speed_up": ahead}
+        )
     return entries
 
 
@@ -135,13 +144,14 @@ def upload_latencies(uploads: Uploads, point: int, air: Air, *, cloud_s: float, 
     return out
 
 
-def _summary(masks: Sequence[Columns], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Means over masks and images; the interval is over images, each with the mean of its masks."""
+def _summary(masks: Sequence[Columns], bootstrap: Bootstrap) -> tuple[dict[str, Any], Means]:
+    """Means over masks and images, and the latency's resampled means; an image counts with the mean of its masks."""
     latency, right = (np.mean([found[key] for found in masks], axis=0) for key in ("latency", "right"))
     means = bootstrap.means({("", "latency_ms"): latency * 1000.0, ("", "accuracy"): right})
     return {
+        "reached": True,
         "latency_ms": round(float(latency.mean()) * 1000.0, 4),
         "latency_ms_95": [round(v, 4) for v in interval(means["", "latency_ms"])],
         "accuracy": round(float(right.mean()), 4),
         "accuracy_95": [round(v, 4) for v in interval(means["", "accuracy"])],
-    }
+    }, means["", "latency_ms"]

@@ -27,6 +27,10 @@ class Outcomes:
         sent_bytes: on the air, headers included.
         packets: on the air.
         events: connection events of ``radio_uj``.
+        compute: of ``latency``, the device's work until something can be sent, or until it answers itself.
+        wait: of ``latency``, from then on until the hub begins with what it answers on.
+        cloud: of ``latency``, what the hub takes for that.
+        downlink: of ``latency``, from then on until the device holds the answer.
     """
 
     latency: FloatVector
@@ -36,6 +40,10 @@ class Outcomes:
     sent_bytes: FloatVector
     packets: FloatVector
     events: FloatVector
+    compute: FloatVector
+    wait: FloatVector
+    cloud: FloatVector
+    downlink: FloatVector
 
     def energy_mj(self, profile: PlatformProfile) -> FloatVector:
         """Processor and radio; NaN where the processor's power is unknown."""
@@ -80,6 +88,10 @@ def fleet_outcomes(timeline: Timeline, answered: FloatVector, local_at: FloatVec
             sent_bytes=sizes + last_bytes,
             packets=packets + last_packets,
             events=events,
+            compute=np.where(by_hub, timeline.ready_s, local_at),
+            wait=np.where(by_hub, answered - timeline.exit_s - timeline.ready_s, 0.0),
+            cloud=np.where(by_hub, timeline.exit_s, 0.0),
+            downlink=np.where(by_hub, notice_at - answered, 0.0),
         ),
         by_hub,
     )
@@ -112,7 +124,7 @@ def local_outcomes(air: Air, answered: FloatVector) -> Outcomes:
     """
     none = np.zeros(len(answered))
     heard = air.time_of(air.event_from(answered)) + single_packet_us(air, LOCAL_ANSWER_BYTES) * 1e-6
-    return Outcomes(answered, heard, answered, none, none, none, none)
+    return Outcomes(answered, heard, answered, none, none, none, none, answered, none, none, none)
 
 
 def upload_outcomes(air: Air, ready_s: float, sizes: IntVector, *, cloud_s: float) -> Outcomes:
@@ -144,6 +156,17 @@ def upload_outcomes(air: Air, ready_s: float, sizes: IntVector, *, cloud_s: floa
     final = air.energy_uj(in_last, (in_last - 1) * air.up_us[payload] + air.up_us[rest])
     notice = air.energy_uj(0, EMPTY_US, notice=True)
     radio = (bursts - 1) * full + final + notice + (events - bursts - 1) * silent
+    ready = np.full(len(sizes), ready_s)
     return Outcomes(
-        notice_at, answered, np.full(len(sizes), ready_s), radio, sizes.astype(float), packets.astype(float), events
+        latency=notice_at,
+        hub_latency=answered,
+        busy=ready,
+        radio_uj=radio,
+        sent_bytes=sizes.astype(float),
+        packets=packets.astype(float),
+        events=events,
+        compute=ready,
+        wait=answered - cloud_s - ready,
+        cloud=np.full(len(sizes), cloud_s),
+        downlink=notice_at - answered,
     )

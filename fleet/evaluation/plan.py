@@ -37,6 +37,8 @@ class Variant:
         patient: see :class:`fleet.evaluation.schemes.ours.Manner`, as the next two.
         parts: the same.
         fill: the same.
+        step: of design.md section 12 that it is about, if it is.
+        note: for a table's footnote.
     """
 
     rule: Rule = "confidence"
@@ -45,21 +47,30 @@ class Variant:
     patient: bool = False
     parts: bool = False
     fill: bool = False
+    step: str = ""
+    note: str = ""
 
+
+_PATIENT = "the last exit answers only if it is sure; the device does in the end"
+_PARTS = "one threshold for an exit whose own stage has only begun, another once it is complete"
+_FILL = "room that the newest stage leaves in an event goes to the stage before"
 
 VARIANTS: Mapping[str, Variant] = {
-    "fleet": Variant(),
-    "fleet-single": Variant(each=False),
-    "fleet-race": Variant(race=True),
-    "fleet-entropy": Variant("entropy"),
-    "fleet-margin": Variant("margin"),
-    "fleet-agreement": Variant("agreement"),
-    "fleet-patient": Variant(patient=True),
-    "fleet-parts": Variant(parts=True),
-    "fleet-fill": Variant(fill=True),
-    "fleet-best": Variant(patient=True, parts=True, fill=True),
-    "fleet-best-race": Variant(patient=True, parts=True, fill=True, race=True),
+    "fleet": Variant(note="one threshold an exit"),
+    "fleet-single": Variant(each=False, note="one threshold for all exits, 0.1 to 0.9, as the paper has it"),
+    "fleet-race": Variant(race=True, step="7", note="with the device's own exits beside the radio"),
+    "fleet-entropy": Variant("entropy", step="6", note="sure by the entropy"),
+    "fleet-margin": Variant("margin", step="6", note="sure by the margin over the second likeliest"),
+    "fleet-agreement": Variant("agreement", step="6", note="sure only where the exit before said the same"),
+    "fleet-patient": Variant(patient=True, step="5", note=_PATIENT),
+    "fleet-parts": Variant(parts=True, step="5", note=_PARTS),
+    "fleet-fill": Variant(fill=True, step="5", note=_FILL),
+    "fleet-best": Variant(patient=True, parts=True, fill=True, step="5", note="fleet-patient, -parts and -fill"),
+    "fleet-best-race": Variant(
+        patient=True, parts=True, fill=True, race=True, step="5, 7", note="fleet-best and fleet-race"
+    ),
 }
+PLAIN = "fleet"
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class Timeline:
     Attributes:
         air: the link.
         exit_s: seconds that an exit takes.
+        ready_s: when the device offers its first packets.
         first_event: the event after the first offer; the radio's account begins with it. Shape (N,).
         state: place of each run's state in the payload's states, -1 where there is no run, shape (N, R).
         done: when each run is over, infinite where there is none, shape (N, R).
@@ -100,6 +101,7 @@ class Timeline:
 
     air: Air
     exit_s: float
+    ready_s: float
     first_event: IntVector
     state: npt.NDArray[np.int32]
     done: FloatVector
@@ -174,7 +176,9 @@ def replay(
     state, done = hub.runs()
     first_event = air.event_from(np.full(images, offers[0]))
     never = np.zeros(images, np.int64)
-    return Timeline(air, exit_s, first_event, state, done, hub.complete(state, last), log.totals(), never)
+    return Timeline(
+        air, exit_s, float(offers[0]), first_event, state, done, hub.complete(state, last), log.totals(), never
+    )
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.errors import FleetError
-from fleet.evaluation.recording import Recorder
+from fleet.evaluation.recorder import Recorder
 from fleet.evaluation.trace import SPLITS, Array, Split, rival_bytes, rival_logits
 
 BATCH = 125

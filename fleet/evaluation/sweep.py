@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import platform as platform_module
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -13,24 +13,21 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fleet import __version__
 from fleet.errors import FleetError
 from fleet.evaluation.certainty import Unit
-from fleet.evaluation.contest import Contest, Judge, Result
+from fleet.evaluation.comparison import bound_ms, compare, describe, family
+from fleet.evaluation.contest import Contest, Judge
 from fleet.evaluation.curves import curves
 from fleet.evaluation.lossy import lossy
-from fleet.evaluation.plan import COUNTED, FAMILIES, VARIANTS, Plan
-from fleet.evaluation.resampling import RESAMPLES, Bootstrap, Means, interval
+from fleet.evaluation.plan import PLAIN, VARIANTS, Plan
+from fleet.evaluation.resampling import RESAMPLES, Bootstrap
 from fleet.evaluation.trace import INDEX, SPLITS, Trace
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.platforms import load_profile
 
 FORMAT = 1
-METRICS = ("latency_ms", "accuracy", "energy_mj")
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ def run_sweep(
     rows = [row for number in sorted(found) for row in found[number]]
     return {
         "format": FORMAT,
+        "kind": "sweep" if plan.losses is None else "losses",
         "name": plan.name,
         "conditions": conditions(trace, plan),
         "schemes": schemes(trace, rows),
@@ -104,6 +102,9 @@ def conditions(trace: Trace, plan: Plan) -> dict[str, Any]:
         "bundle": index.bundle["name"],
         "identity": index.bundle["identity"],
         "codec": index.bundle["codec"],
+        "backbone": index.bundle["backbone"],
+        "input_size": index.bundle["input_size"],
+        "classes": len(index.classes),
         "trace": hashlib.sha256((trace.path / INDEX).read_bytes()).hexdigest()[:16],
         **{split: {key: index.splits[split][key] for key in ("data", "pictures", "precision")} for split in SPLITS},
         "grids": {str(b): p.grid for b, p in index.payloads.items()},
@@ -137,16 +138,11 @@ def schemes(trace: Trace, rows: list[dict[str, Any]]) -> dict[str, Any]:
     for name in dict.fromkeys(name for row in rows for name in row["schemes"]):
         about = trace.index.rivals.get(name) or trace.index.rivals.get(name.removesuffix("-stripped"))
         kind = "fleet" if name in VARIANTS else about["kind"] if about is not None else "local"
-        note = about["note"] if about is not None else ""
+        note = VARIANTS[name].note if name in VARIANTS else about["note"] if about is not None else ""
         found[name] = {"kind": kind, "family": family(name), "note": note}
         if name in VARIANTS:
-            found[name]["variant"] = asdict(VARIANTS[name])
+            found[name] |= {"variant": asdict(VARIANTS[name]), "step": VARIANTS[name].step, "against": PLAIN}
     return found
-
-
-def family(name: str) -> str:
-    """With which schemes one is compared."""
-    return "fleet" if name in VARIANTS else FAMILIES.get(name, "local")
 
 
 def check(trace: Trace, plan: Plan) -> None:
@@ -216,92 +212,3 @@ def _rows_of(path: Path, plan: Plan, chunk: Chunk) -> list[dict[str, Any]]:
         if plan.curves:
             rows[-1]["curves"] = curves(contest, link)
     return rows
-
-
-def describe(link: LinkParameters) -> dict[str, Any]:
-    """A link for JSON."""
-    keys = ("ci_ms", "phy", "packets", "effective_packets", "payload", "ack", "as_published", "loss")
-    return {key: getattr(link, key) for key in keys}
-
-
-def bound_ms(link: LinkParameters, cloud_s: float) -> float:
-    """What no scheme that asks the hub can beat: half an interval, one interval, and the hub (design section 10)."""
-    return 1.5 * link.ci_ms + cloud_s * 1000.0
-
-
-def compare(
-    results: Mapping[str, Result], contest: Contest, link: LinkParameters, bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """Results, best rivals and speed-ups of a row."""
-    columns: dict[tuple[str, str], npt.NDArray[Any]] = {}
-    for name, result in results.items():
-        if result.outcomes is not None:
-            values = (result.outcomes.latency * 1000.0, result.right, result.outcomes.energy_mj(contest.profile))
-            columns.update({(name, metric): v for metric, v in zip(METRICS, values, strict=True)})
-    means = bootstrap.means(columns)
-    described = {name: _describe(name, result, contest, means) for name, result in results.items()}
-    best = _best(described)
-    bound = bound_ms(link, contest.plan.cloud_s)
-    speed_up: dict[str, dict[str, Any]] = {}
-    for name in (n for n in described if n in VARIANTS and described[n]["reached"]):
-        speed_up[name] = {}
-        for of, rival in best.items():
-            if rival is not None:
-                ratio = means[rival, "latency_ms"] / means[name, "latency_ms"]
-                slower = described[rival]["latency_ms"]
-                speed_up[name][of] = {
-                    "value": round(slower / described[name]["latency_ms"], 4),
-                    "95": [round(v, 4) for v in interval(ratio)],
-                    "bound": round(slower / bound, 4),
-                }
-    return {"schemes": described, "best": best, "speed_up": speed_up}
-
-
-def _best(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
-    """The fastest rival of each family that reaches the target, of all but WebP, and of all."""
-    reached = {n: d["latency_ms"] for n, d in described.items() if d["reached"] and n not in VARIANTS}
-    groups: dict[str, list[str]] = {
-        of: [n for n in reached if family(n) == of] for of in ("local", *dict.fromkeys(FAMILIES.values()))
-    }
-    groups["all"] = [n for n in reached if family(n) in COUNTED]
-    groups["all-webp"] = list(reached)
-    return {of: min(names, key=lambda n: reached[n]) if names else None for of, names in groups.items()}
-
-
-def _describe(name: str, result: Result, contest: Contest, means: Mapping[tuple[str, str], Means]) -> dict[str, Any]:
-    accuracy, seconds = result.calibration
-    calibration = {"accuracy": round(accuracy, 4), "latency_ms": round(seconds * 1000.0, 3)}
-    outcomes = result.outcomes
-    if outcomes is None:
-        return {"reached": False, "calibration": calibration, "point": result.point}
-    energy = outcomes.energy_mj(contest.profile)
-    radio_mj = float(outcomes.radio_uj.mean()) * 1e-3
-    latency = outcomes.latency * 1000.0
-    median, high = np.percentile(latency, [50, 95])
-
-    def spread(metric: str) -> list[float] | None:
-        low, top = interval(means[name, metric])
-        return None if np.isnan(low) else [round(low, 4), round(top, 4)]
-
-    mean_energy = float(energy.mean())
-    known = not np.isnan(mean_energy)
-    return {
-        "reached": True,
-        "point": result.point,
-        "calibration": calibration,
-        "accuracy": round(float(result.right.mean()), 4),
-        "accuracy_95": spread("accuracy"),
-        "latency_ms": round(float(latency.mean()), 4),
-        "latency_ms_95": spread("latency_ms"),
-        "median_ms": round(float(median), 4),
-        "p95_ms": round(float(high), 4),
-        "hub_latency_ms": round(float(outcomes.hub_latency.mean()) * 1000.0, 4),
-        "energy_mj": round(mean_energy, 5) if known else None,
-        "energy_mj_95": spread("energy_mj"),
-        "processor_mj": round(mean_energy - radio_mj, 5) if known else None,
-        "radio_mj": round(radio_mj, 5),
-        "bytes": round(float(outcomes.sent_bytes.mean()), 1),
-        "packets": round(float(outcomes.packets.mean()), 3),
-        "events": round(float(outcomes.events.mean()), 3),
-        "exits": {n: round(share, 4) for n, share in result.shares.items()},
-    }
