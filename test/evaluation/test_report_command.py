@@ -327,9 +327,17 @@ def test_a_foreign_file_is_refused_in_one_line(tmp_path, text, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_scheme_that_is_no_mapping_is_refused(tmp_path):
-    entries = report_files.document("odd", [report_files.row()])
-    entries["rows"][0]["schemes"]["fleet"] = "fast"
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"schemes": {"fleet": "fast"}},
+        {"best": ["jpeg"]},
+        {"speed_up": {"fleet": {"all": 2.0}}},
+        {"speed_up": {"fleet": 2.0}},
+    ],
+)
+def test_a_row_with_a_number_in_the_place_of_a_mapping_is_refused(tmp_path, odd):
+    entries = report_files.document("odd", [report_files.row(**odd)])
     report_files.write(tmp_path, odd=entries)
     assert "row 1 is ill-formed" in refused(tmp_path / "odd.json", "--output", tmp_path / "out")
 

@@ -130,6 +130,8 @@ def test_unrecorded_terms_are_those_of_the_bound_and_what_lies_beyond():
     terms = latency_terms(Row(entries, ""), Row(entries, "").schemes["fleet"])
     assert terms == {"first": 5.0, "interval": 10.0, "cloud": 5.0, "beyond": 30.0}
     assert largest_term(terms).startswith("beyond the bound")
+    entries["schemes"]["fleet"]["latency_ms"] = 19.9  # the phases of these images happened to be kind
+    assert latency_terms(Row(entries, ""), Row(entries, "").schemes["fleet"])["beyond"] == 0
     entries["schemes"]["fleet"]["latency_ms"] = 12.0
     assert latency_terms(Row(entries, ""), Row(entries, "").schemes["fleet"]) == {}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("local", "partition", "jpeg", "jpeg-stripped", "all")
-SHOWN = (0.2, 12.0)
+SHOWN = (0.2, 20.0)
 """Ratios that are drawn; the tables have all."""
 DRAWN = ("local", "partition", "jpeg", "jpeg-stripped", "all")
 EXTRA = tuple(paper.Line(f"{2 * p} packets, 1 Mbps", "cortex-a77-200", "1M", p) for p in (1, 2, 3))

@@ -300,7 +300,7 @@ def section(context: Context) -> tuple[Section, dict[str, Any]]:
             (
                 "Bound: best baseline / (mean wait for the first event + one CI + cloud constant); no scheme that "
                 "sends "
-                "anything can be faster.",
+                "anything can be faster in the mean over all phases.",
                 "Largest speed-ups are sought among the connection intervals at which the hub answers most images; "
                 "what the device "
                 "answers by itself is not bounded by the link.",

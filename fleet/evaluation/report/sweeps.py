@@ -249,12 +249,15 @@ def _row(entries: Any, number: int, sweep: str, families: frozenset[str] | None)
     try:
         _ = row.setting, row.ci_ms, row.cloud_ms, row.carried
         results = row.schemes.values()
-        mappings = (row.entries.get("best", {}), row.entries.get("speed_up", {}), *(r.entries for r in results))
+        nested = [row.entries.get(key, {}) for key in ("speed_up", "energy_saving", "byte_ratio")]
+        inner = [of for one in nested for by in one.values() for of in (by, *by.values())]
+        tops = (row.entries.get("best", {}), row.entries.get("curves", {}))
+        mappings = (*tops, *nested, *inner, *(r.entries for r in results))
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         what = f"has no {err}" if isinstance(err, KeyError) else f"is ill-formed ({err})"
         raise FleetError(f"row {number} {what}") from err
     if not all(isinstance(found, Mapping) for found in mappings):
-        raise FleetError(f"row {number} is ill-formed (a scheme, best or speed_up is no mapping)")
+        raise FleetError(f"row {number} is ill-formed (a scheme, best, curves or a ratio is no mapping)")
     return row
 
 

@@ -43,6 +43,7 @@ caption{text-align:left;font-weight:600;font-size:.95rem;padding:0 0 .5rem;max-w
 th,td{text-align:left;vertical-align:top;padding:.42rem 1.1rem .42rem 0;border-bottom:1px solid var(--line)}
 thead th{border-bottom:1.5px solid var(--muted);color:var(--muted);font-weight:600;vertical-align:bottom}
 tbody th{font-weight:550;min-width:9rem}
+tbody th .note{max-width:15rem}
 .n{text-align:right}
 tbody tr:hover{background:var(--raised)}
 .note{display:block;color:var(--muted);font-weight:400;font-size:.8125rem}
