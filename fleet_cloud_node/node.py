@@ -204,15 +204,7 @@ class CloudNode(ManagedNode):
         camera = self._cameras[name]
         header = camera.headers.get(answer.inference_id, Header())
         prediction = answer.prediction
-        camera.exits.publish(
-            ExitDecision(
-                header=header,
-                inference_id=answer.inference_id,
-                stage=answer.stage,
-                class_index=prediction.class_index,
-                confidence=self._bundle.decider.confidence(prediction),
-            )
-        )
+        # The label first: a camera that has the exit relies on the label being out, even if this process dies in between.
         # A header that is not known any more has no stamp to count from.
         known = answer.inference_id in camera.headers
         latency = seconds_since(self.get_clock(), header.stamp) if known else float("nan")
@@ -225,6 +217,15 @@ class CloudNode(ManagedNode):
                 source=Label.DEVICE if answer.is_local else Label.HUB,
                 stage=answer.stage,
                 hub_latency=latency,
+            )
+        )
+        camera.exits.publish(
+            ExitDecision(
+                header=header,
+                inference_id=answer.inference_id,
+                stage=answer.stage,
+                class_index=prediction.class_index,
+                confidence=self._bundle.decider.confidence(prediction),
             )
         )
         self._record.answers += 1
