@@ -70,6 +70,15 @@ def shrink(path: Path) -> int:
     return path.stat().st_size
 
 
+def telling(page: Any) -> bool:
+    """Whether the frame on the page woke the hub up, was answered by it, and rightly."""
+    found = page.evaluate(
+        "['group', 'who', 'verdict'].map((id) => document.getElementById(id).textContent)"
+        ".concat(document.querySelectorAll('#timeline .run, #timeline .notice').length)"
+    )
+    return found[0] != "none" and found[1].startswith("hub") and found[2] == "right" and found[3] > 1
+
+
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,11 +101,13 @@ def main() -> int:
             scheme = "dark" if words.dark else "light"
             with browser(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
                 page = context.new_page()
-                # A browser without a graphics card takes as much of the processor as the nodes: it looks late and briefly.
+                # Without a graphics card a browser takes as much of the processor as the nodes: it looks briefly.
                 page.wait_for_timeout(words.seconds * 1000)
                 page.goto(url)
                 page.wait_for_selector("#events img:not([hidden])", timeout=60_000)
                 page.wait_for_timeout(2000)
+                while not telling(page):  # of all frames one that shows what the page is for
+                    page.wait_for_timeout(20)
                 page.screenshot(path=words.output, full_page=words.whole)
         finally:
             stack.terminate()

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.behaviours.doorbell import Doorbell, DoorbellRules
@@ -14,6 +14,8 @@ from fleet.behaviours.verdict import Reason
 
 NOTHING = "none"
 KEPT = 60
+AWAITED = 32
+"""Frames of a visit whose pictures may still come."""
 
 
 @dataclass
@@ -25,28 +27,40 @@ class Visit:
         group: what.
         class_name: the fine class of the surest frame.
         confidence: of the surest frame.
-        key: of that frame's picture.
-        shown: of the picture that ``thumb`` is; empty until there is one.
         first: stamp of the earliest frame, s.
         last: stamp of the latest, s.
         frames: that showed it.
-        thumb: JPEG file.
+        shown: names the picture that ``thumb`` is; empty until there is one.
+        thumb: JPEG file of the surest frame whose picture came.
     """
 
     number: int
     group: str
     class_name: str
     confidence: float
-    key: str
     first: float
     last: float
-    frames: int = 1
+    frames: int = 0
     shown: str = ""
     thumb: bytes = b""
+    _frames: OrderedDict[str, float] = field(default_factory=OrderedDict)  # confidence by the name of the picture
+    _shown_confidence: float = -1.0
 
-    def show(self, thumb: bytes) -> None:
-        """The picture of :attr:`key` is there."""
-        self.thumb, self.shown = thumb, self.key
+    def add(self, sighting: Sighting, confidence: float, key: str) -> None:
+        """One more frame, whose picture has that name."""
+        self.first, self.last = min(self.first, sighting.stamp), max(self.last, sighting.stamp)
+        self.frames += 1
+        if confidence > self.confidence:
+            self.confidence, self.class_name = confidence, sighting.class_name
+        self._frames[key] = confidence
+        while len(self._frames) > AWAITED:
+            self._frames.popitem(last=False)
+
+    def picture(self, key: str, thumb: bytes) -> None:
+        """A picture is there; it is kept if it is of the surest frame so far. Of some frames none ever comes."""
+        confidence = self._frames.pop(key, -1.0)
+        if confidence > self._shown_confidence:
+            self.thumb, self.shown, self._shown_confidence = thumb, key, confidence
 
     def as_json(self) -> dict[str, Any]:
         """For the page."""
@@ -58,6 +72,7 @@ class Visit:
             "first": round(self.first, 3),
             "last": round(self.last, 3),
             "frames": self.frames,
+            # The page asks for another picture when this changes.
             "snapshot": self.shown or None,
         }
 
@@ -81,7 +96,7 @@ class Sightings:
             key: of the frame's picture.
 
         Returns:
-            The visit that wants this frame's picture, if one does: the frame is the surest one of it.
+            The visit that the frame belongs to, if it does.
         """
         if sighting.group == NOTHING or not sighting.group.split():
             return None
@@ -94,27 +109,22 @@ class Sightings:
         verdict = bell.see(sighting)
         confidence = bell.rules.watch.confidence_in(sighting)
         confidence = 0.0 if confidence is None or math.isnan(confidence) else confidence
+        visit = None
         if verdict.ring is not None:
             self.total += 1
             stamp = sighting.stamp
-            begun = Visit(self.total, sighting.group, sighting.class_name, confidence, key, stamp, stamp)
-            self._visits.append(begun)
-            return begun
-        if verdict.suppressed is None or verdict.suppressed.reason is not Reason.SAME_VISIT:
-            return None
-        visit = next((v for v in reversed(self._visits) if v.group == sighting.group), None)
-        if visit is None:
-            return None
-        visit.first, visit.last = min(visit.first, sighting.stamp), max(visit.last, sighting.stamp)
-        visit.frames += 1
-        if confidence <= visit.confidence:
-            return None
-        visit.confidence, visit.class_name, visit.key = confidence, sighting.class_name, key
+            visit = Visit(self.total, sighting.group, sighting.class_name, confidence, stamp, stamp)
+            self._visits.append(visit)
+        elif verdict.suppressed is not None and verdict.suppressed.reason is Reason.SAME_VISIT:
+            visit = next((v for v in reversed(self._visits) if v.group == sighting.group), None)
+        if visit is not None:
+            visit.add(sighting, confidence, key)
         return visit
 
-    def waiting_for(self, key: str) -> list[Visit]:
-        """Visits whose snapshot is the picture of that name."""
-        return [visit for visit in self._visits if visit.key == key != visit.shown]
+    def picture(self, key: str, thumb: bytes) -> None:
+        """A frame's picture is there."""
+        for visit in self._visits:
+            visit.picture(key, thumb)
 
     def thumb(self, number: int) -> bytes:
         """The snapshot of a visit; empty where there is none."""

@@ -211,7 +211,7 @@ class CameraView:
         sighting = Sighting(captured, answer.group, answer.class_name, confidence)
         visit = self.sightings.see(sighting, key)
         if visit is not None and key in self.pictures:
-            visit.show(self.pictures[key].thumb)
+            visit.picture(key, self.pictures[key].thumb)
 
     def on_report(self, inference_id: int, key: str, captured: float, report: Report, at: float) -> None:
         """The device's account of a frame; one that no device would give is no account."""
@@ -239,8 +239,7 @@ class CameraView:
         self.pictures[key] = picture
         while len(self.pictures) > KEPT_FRAMES:
             self.pictures.popitem(last=False)
-        for visit in self.sightings.waiting_for(key):
-            visit.show(picture.thumb)
+        self.sightings.picture(key, picture.thumb)
         for entry in self._entries:
             if entry.key == key:
                 self._compare(entry)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
@@ -132,7 +133,7 @@ def test_a_page_may_look_at_another_camera(serve, feed):
 
 
 def test_a_page_that_does_not_read_is_let_go_and_delays_nobody(serve, feed, monkeypatch):
-    monkeypatch.setattr(server_module, "SLOW_S", 2.0)
+    monkeypatch.setattr(server_module, "SLOW_S", 1.0)
     monkeypatch.setattr(server_module, "PERIOD_S", 0.01)
     server, url, _ = serve(feed)
     address = urlsplit(url)
@@ -145,15 +146,16 @@ def test_a_page_that_does_not_read_is_let_go_and_delays_nobody(serve, feed, monk
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
         )
         assert slow.recv(12) == b"HTTP/1.1 101"
-        told = look_on(url, 200)
-        assert len(told) == 200
+        end = time.monotonic() + 60
+        while server._sockets:  # of the slow page; meanwhile another one hears everything
+            assert len(look_on(url, 20)) == 20
+            assert time.monotonic() < end, "a page that does not read is never let go"
         taken = 0
         with contextlib.suppress(ConnectionResetError):
             while data := slow.recv(1 << 20):
                 taken += len(data)
-    # What the system's buffers held when it stopped reading, and not all that has been said since.
-    assert taken < feed.snapshots * size / 2
-    assert not server._sockets
+    # What the system's buffers hold, and no more.
+    assert taken < 20_000_000
 
 
 def test_only_so_many_pages_may_look(serve, feed):

@@ -68,13 +68,19 @@ function draw() {
   const frame = pinned ?? state.frame;
   if (frame) {
     drawPicture(frame);
-    drawTimeline(byId("timeline"), frame, { pinned: pinned !== null });
+    drawTimeline(byId("timeline"), frame, pinned ? 0 : usualLatency());
     drawFacts(frame);
   }
   drawComparison(byId("comparison"), state);
   drawExits(byId("exits"), state);
   drawRecent(byId("recent"), state, pinned?.seq ?? null, pin);
   drawEvents(state);
+}
+
+/** Three quarters of the last frames took no longer than this, in ms. */
+function usualLatency() {
+  const known = state.recent.map((entry) => entry.latency.fleet).filter(isNumber).sort((a, b) => a - b);
+  return known.length ? known[Math.floor(0.75 * (known.length - 1))] : 0;
 }
 
 function showState() {

@@ -11,27 +11,17 @@ const HUB = { y: 130, height: 80 };
 const AXIS = HUB.y + HUB.height + 8;
 const HEIGHT = AXIS + 24;
 const MOST_TICKS = 400;
-const CALM = 25; // snapshots after which the axis shrinks to shorter frames
 
-let span = 0;
-let shorter = 0;
-
-/** The axis follows a longer frame at once and a shorter one after a while, so that it does not jump about. */
-function fitted(end, hold) {
-  const wanted = Math.max(10, 1.06 * end);
-  if (hold || wanted > span || span > 40 * wanted) {
-    span = wanted * (hold ? 1 : 1.15);
-    shorter = 0;
-  } else if (wanted < 0.6 * span) {
-    shorter += 1;
-    if (shorter > CALM) span = wanted * 1.15;
-  } else shorter = 0;
-  return Math.max(span, wanted);
+/** The axis fits most of the last frames, so that it does not jump about, and a longer one always. */
+function fitted(end, usual) {
+  const wanted = Math.max(10, 1.06 * end, 1.4 * usual);
+  const step = 10 ** Math.floor(Math.log10(wanted)) / 5;
+  return Math.ceil(wanted / step) * step;
 }
 
-export function drawTimeline(place, frame, { pinned }) {
+export function drawTimeline(place, frame, usual) {
   const w = width(place);
-  const most = fitted(frame.end, pinned);
+  const most = fitted(frame.end, usual);
   const x = (ms) => LEFT + ((w - LEFT - RIGHT) * Math.max(-0.02 * most, Math.min(ms, most))) / most;
   const parts = [
     ...lanes(w),
@@ -101,7 +91,7 @@ function box(x, begin, end, lane, inset, attributes) {
 const centre = (x, begin, end) => (x(begin) + x(end)) / 2;
 
 function deviceLane(frame, x) {
-  if (!frame.stages.length) return [note(x, DEVICE, "the device is not heard here")];
+  if (!frame.stages.length) return frame.report ? [] : [note(x, DEVICE, "the device is not heard here")];
   return frame.stages.flatMap((stage) => {
     const rest = stage.n === 0;
     const name = rest ? "the rest of the network" : `stage ${stage.n}`;
