@@ -22,6 +22,7 @@ from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
 from fleet.platforms import PlatformProfile, load_profile
 from fleet.resources import find_model
+from fleet.sources.frame import printable
 
 From = Literal["auto", "images", "packets"]
 PLATFORM = "cortex-a77-500"
@@ -199,7 +200,7 @@ class _Run:
         for camera, recording in self.recordings.items():
             theirs = recording.setup.bundle
             where = f"{camera} was recorded with another bundle"
-            named = f" ({recording.setup.model}, {theirs})" if theirs else ""
+            named = f" ({printable(recording.setup.model)}, {printable(theirs)})" if theirs else ""
             if theirs and theirs != own:
                 if camera in from_packets and self.wishes.model is None:
                     raise FleetError(

@@ -19,10 +19,13 @@ from fleet.description import LOG_LEVELS, check_start
 from fleet.errors import FleetError
 from fleet.resources import expanded
 from fleet.runlog import check_writable
+from fleet.sources.frame import printable
 from fleet.supervisor import Command, Supervisor
 
 if TYPE_CHECKING:
     from fleet.bags.evaluation import Evaluation
+
+LONGEST = 2000  # characters of a line
 
 bag = typer.Typer(name="bag", help="Record a running system, and replay recordings.", no_args_is_help=True)
 
@@ -139,7 +142,7 @@ def evaluate(
     if json is not None:
         write_json(json, found.as_json())
     for line in lines(found):
-        typer.echo(line)
+        typer.echo(printable(line, LONGEST))  # names and words in it come from whoever made the bag
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -285,6 +285,20 @@ def test_a_wrong_wish_is_one_line(make_bag, arguments, words):
     assert done.stdout == ""
 
 
+def test_words_of_a_bag_cannot_steer_the_terminal(make_bag, simulated, monkeypatch):
+    label = simulated._label
+
+    def rude(*arguments):
+        after, values = label(*arguments)
+        return after, values | {"class_name": "\x1b[2Jtractor\n"}
+
+    monkeypatch.setattr(simulated, "_label", rude)
+    done = fleet_bag("evaluate", make_bag(frames=1))
+    assert done.returncode == 0, done.stderr
+    assert "?[2Jtractor?" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
 def test_a_link_that_is_none_names_the_camera(make_bag, simulated, monkeypatch):
     link = simulated._link
     monkeypatch.setattr(simulated, "_link", lambda parameters: link(parameters) | {"ci_ms": 1.0})
