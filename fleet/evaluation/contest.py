@@ -22,7 +22,7 @@ from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS, Plan, Variant
 from fleet.evaluation.replay import Packets
 from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_local
-from fleet.evaluation.schemes.ours import DEVICE, Manner, Pace, Race, Recorded
+from fleet.evaluation.schemes.ours import DEVICE, Pace, Race, Recorded
 from fleet.evaluation.schemes.upload import Uploads, variants
 from fleet.evaluation.stopping import Choice, choose_each, choose_single
 from fleet.evaluation.trace import (
@@ -284,7 +284,7 @@ class Contest:
         rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
         recorded = self.judge.recorded(split, link.payload, rule)
         rows = tuple(recorded.local_stages.index(n) for n in heads)
-        manner = Manner(variant.rule == "agreement", variant.patient, variant.parts, variant.fill)
+        manner = variant.manner
         return Race.on(
             recorded, self.pace(heads), self.air(split, link), exit_s=self.plan.cloud_s, local=rows, manner=manner
         )

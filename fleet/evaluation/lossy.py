@@ -85,11 +85,9 @@ def _frames(contest: Contest, name: str, result: Result, recorded: Recorded, air
     images = len(air.first)
     right = result.right[:images].astype(float)
     if name in VARIANTS:
-        variant = VARIANTS[name]
-        manner = Manner(patient=variant.patient, parts=variant.parts, fill=variant.fill)
         levels: Mapping[str, float | None] = result.point["thresholds"]
         thresholds = [np.inf if level is None else level for level in levels.values()]
-        race = lossy_race(contest, recorded, air, manner, seed=mask)
+        race = lossy_race(contest, recorded, air, VARIANTS[name].manner, seed=mask)
         outcomes, correct, _ = race.end(thresholds)
         return {"latency": outcomes.latency, "right": correct.astype(float)}
     if name in contest.local:
@@ -107,7 +105,14 @@ def lossy_race(contest: Contest, recorded: Recorded, air: Air, manner: Manner, *
     repeats = lost_in_a_row(random.random((MAX_SENDS, len(air.first))) < air.link.loss)
     pace = contest.pace()
     timeline = replay(
-        air, recorded.packets, recorded.states, pace.offered, exit_s=contest.plan.cloud_s, fill=manner.fill, lost=lost
+        air,
+        recorded.packets,
+        recorded.states,
+        pace.offered,
+        exit_s=contest.plan.cloud_s,
+        fill=manner.fill,
+        hold=manner.hold,
+        lost=lost,
     )
     return Race(recorded, pace, replace(timeline, repeats=repeats), (), manner)
 

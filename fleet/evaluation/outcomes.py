@@ -91,7 +91,7 @@ def fleet_outcomes(timeline: Timeline, answered: FloatVector, local_at: FloatVec
             compute=np.where(by_hub, timeline.ready_s, local_at),
             wait=np.where(by_hub, answered - timeline.exit_s - timeline.ready_s, 0.0),
             cloud=np.where(by_hub, timeline.exit_s, 0.0),
-            downlink=np.where(by_hub, notice_at - answered, 0.0),
+            downlink=np.where(by_hub, notice_at - np.where(by_hub, answered, 0.0), 0.0),
         ),
         by_hub,
     )

@@ -15,6 +15,7 @@ import yaml
 from fleet import strict_yaml
 from fleet.errors import FleetError
 from fleet.evaluation.certainty import Rule, Unit
+from fleet.evaluation.schemes.ours import Manner
 from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS, CI_STEP_MS, LinkParameters
 
 KEYS = {
@@ -37,6 +38,7 @@ class Variant:
         patient: see :class:`fleet.evaluation.schemes.ours.Manner`, as the next two.
         parts: the same.
         fill: the same.
+        hold: the same.
         step: of design.md section 12 that it is about, if it is.
         note: for a table's footnote.
     """
@@ -47,13 +49,21 @@ class Variant:
     patient: bool = False
     parts: bool = False
     fill: bool = False
+    hold: bool = False
     step: str = ""
     note: str = ""
+
+    @property
+    def manner(self) -> Manner:
+        """What of it the replay needs to know."""
+        return Manner(self.rule == "agreement", self.patient, self.parts, self.fill, self.hold)
 
 
 _PATIENT = "the last exit answers only if it is sure; the device does in the end"
 _PARTS = "one threshold for an exit whose own stage has only begun, another once it is complete"
 _FILL = "room that the newest stage leaves in an event goes to the stage before"
+
+_HOLD = "an exit waits for the burst's last packet, as long as it is over by the next event"
 
 VARIANTS: Mapping[str, Variant] = {
     "fleet": Variant(note="one threshold an exit"),
@@ -65,9 +75,12 @@ VARIANTS: Mapping[str, Variant] = {
     "fleet-patient": Variant(patient=True, step="5", note=_PATIENT),
     "fleet-parts": Variant(parts=True, step="5", note=_PARTS),
     "fleet-fill": Variant(fill=True, step="5", note=_FILL),
-    "fleet-best": Variant(patient=True, parts=True, fill=True, step="5", note="fleet-patient, -parts and -fill"),
+    "fleet-hold": Variant(hold=True, step="5", note=_HOLD),
+    "fleet-best": Variant(
+        patient=True, parts=True, fill=True, hold=True, step="5", note="fleet-patient, -parts, -fill and -hold"
+    ),
     "fleet-best-race": Variant(
-        patient=True, parts=True, fill=True, race=True, step="5, 7", note="fleet-best and fleet-race"
+        patient=True, parts=True, fill=True, hold=True, race=True, step="5, 7", note="fleet-best and fleet-race"
     ),
 }
 PLAIN = "fleet"

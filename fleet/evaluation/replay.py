@@ -23,8 +23,10 @@ from fleet.packet import ANSWER, HEADER_BYTES
 
 BoolVector = npt.NDArray[np.bool_]
 LOCAL_ANSWER_BYTES = HEADER_BYTES + ANSWER.size
-RUNNING_AND_NEXT = 2
-"""Exits that can end between two arrivals: the one that runs, and one on what came meanwhile."""
+MOST_STEPS = 3
+"""Exits that can end between two arrivals: the one that runs, and one on what came meanwhile; and one to begin."""
+SPARE_S = 2e-4
+"""What an exit that is held back leaves until the next event, for the notice to be on its way."""
 TIE_S = 1e-9
 """Within this, an exit ends before a packet arrives. Connection intervals, air times and a round number for the exit's
 time meet at the same microsecond often, and rounding should not decide what the next exit sees."""
@@ -123,6 +125,7 @@ def replay(
     *,
     exit_s: float,
     fill: bool = False,
+    hold: bool = False,
     lost: Array | None = None,
 ) -> Timeline:
     """Let radio and hub run.
@@ -135,13 +138,15 @@ def replay(
         exit_s: seconds that an exit takes on the hub.
         fill: where the newest stage leaves room in an event, it carries what is unsent of the stage before; as the
             scheduler is, that is dropped.
+        hold: an exit begins once the event's last packet is there, or when it must to be over by the next event; as the
+            session is, it begins with the first packet, and what comes meanwhile is for the next exit.
         lost: which packets the air loses, shape (stages, most packets, N); none if None. A packet is sent once.
     """
     images = len(air.first)
     lanes = np.arange(images)
     offers = np.asarray(offered)
     last = len(offers)
-    hub = _Hub(states, packets.counts, exit_s)
+    hub = _Hub(states, packets.counts, exit_s, hold=hold)
     log = _Log(air)
     sent = np.zeros((last, images), np.int64)
     event = 0
@@ -155,19 +160,23 @@ def replay(
         burst = np.minimum(left + more, air.link.effective_packets)
         log.begin(event, images)
         ends_us = np.zeros(images)
+        arriving = []
         for slot in range(int(burst.max())):
             on = burst > slot
             place = np.where(slot < left, own, before)
             number = np.minimum(sent[place, lanes], packets.sizes.shape[1] - 1)
             size = packets.sizes[place, number, lanes]
             up_us = air.up_us[size]
-            ends_us += (T_IFS_US if slot else 0.0) + air.poll_us + T_IFS_US + up_us
+            ends_us = np.where(on, ends_us + (T_IFS_US if slot else 0.0) + air.poll_us + T_IFS_US + up_us, ends_us)
             log.add(on, slot, size, up_us)
+            arriving.append((on, place, number, due + ends_us * 1e-6))
+            sent[place, lanes] += on
+        hub.begin(due, due + ends_us * 1e-6, due + air.link.ci_s)
+        for on, place, number, time in arriving:
             end = packets.ends[place, number, lanes]
             fresh = end > np.where(number > 0, packets.ends[place, number - 1, lanes], 0)
             heard = on if lost is None else on & ~lost[place, number, lanes]
-            hub.take(heard, fresh, place + 1, number + 1, due + ends_us * 1e-6)
-            sent[place, lanes] += on
+            hub.take(heard, fresh, place + 1, number + 1, time)
         log.end(any_packets=bool(burst.any()))
         if bool(((stage == last) & (left + more == burst)).all()):
             break
@@ -215,9 +224,9 @@ class _Log:
 class _Hub:
     """Every image's session and processor, as :class:`fleet.simulation.SimulatedHub` without an end."""
 
-    def __init__(self, states: Payload, counts: Array, exit_s: float) -> None:
+    def __init__(self, states: Payload, counts: Array, exit_s: float, *, hold: bool) -> None:
         images = counts.shape[1]
-        self._states, self._counts, self._exit_s = states, counts, exit_s
+        self._states, self._counts, self._exit_s, self._hold = states, counts, exit_s, hold
         self._lanes = np.arange(images)
         self._got = np.zeros((len(counts) + 1, images), np.int64)  # by stage; there is none before the first
         self._newest = np.zeros(images, np.int64)  # the newest stage of which something is decoded
@@ -225,10 +234,17 @@ class _Hub:
         self._fresh = np.zeros(images, np.bool_)
         self._task = np.full(images, -1, np.int32)
         self._busy = np.full(images, np.inf)
+        self._planned = np.full(images, np.inf)  # when an exit begins that waits for more packets
+        self._due = self._burst_ends = self._deadline = np.zeros(images)
         self._runs = np.zeros(images, np.int64)
         most = int(counts.sum(axis=0).max()) + 1
         self._state = np.full((images, most), -1, np.int32)
         self._done = np.full((images, most), np.inf)
+
+    def begin(self, due: Array, burst_ends: Array, next_due: Array) -> None:
+        """An event begins; its last packet ends at ``burst_ends``, and the next event is due at ``next_due``."""
+        self._due, self._burst_ends = due, burst_ends
+        self._deadline = next_due - self._exit_s - SPARE_S
 
     def take(self, on: BoolVector, fresh: BoolVector, stage: Array, packets: Array, now: Array) -> None:
         """One packet of each image in ``on`` arrives: the stage's latest, which has so many by now."""
@@ -243,7 +259,7 @@ class _Hub:
         new = on & fresh & (found >= 0) & (found != self._known)
         np.copyto(self._known, found, where=new)
         self._fresh |= new
-        idle = new & np.isinf(self._busy)
+        idle = new & np.isinf(self._busy) & np.isinf(self._planned)
         self._start(idle, now)
 
     def finish(self) -> None:
@@ -263,7 +279,11 @@ class _Hub:
         return out
 
     def _advance(self, on: BoolVector, until: Array) -> None:
-        for _ in range(RUNNING_AND_NEXT):
+        for _ in range(MOST_STEPS):
+            # What is planned for the arrival of a burst's last packet sees that packet.
+            begin = on & (self._planned < until - TIE_S)
+            if begin.any():
+                self._run(begin, self._planned.copy())
             over = on & (self._busy <= until + TIE_S)
             lanes = np.flatnonzero(over)
             if not len(lanes):
@@ -277,6 +297,16 @@ class _Hub:
             self._start(again, ended)
 
     def _start(self, where: BoolVector, now: Array) -> None:
+        """Exits begin, at once or when it pays to."""
+        if not self._hold:
+            self._run(where, now)
+            return
+        in_time = np.where(self._deadline >= now, np.minimum(self._burst_ends, self._deadline), self._burst_ends)
+        at_once = (now < self._due) | (self._burst_ends <= now)
+        np.copyto(self._planned, np.where(at_once, now, in_time), where=where)
+
+    def _run(self, where: BoolVector, now: Array) -> None:
         np.copyto(self._task, self._known, where=where)
         np.copyto(self._busy, now + self._exit_s, where=where)
+        self._planned[where] = np.inf
         self._fresh &= ~where

@@ -94,13 +94,15 @@ class Manner:
         agreement: an exit only answers if the one before it on the same image said the same.
         patient: the last exit, its ladder complete, does not answer unless it is sure; the device does in the end.
         parts: an exit has one threshold until its own stage is complete, and another then.
-        fill: see :func:`fleet.evaluation.replay.replay`.
+        fill: see :func:`fleet.evaluation.replay.replay`, as the next.
+        hold: the same.
     """
 
     agreement: bool = False
     patient: bool = False
     parts: bool = False
     fill: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class Race:
     ) -> Race:
         """Let radio and hub run once."""
         how = manner or Manner()
-        timeline = replay(air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s, fill=how.fill)
+        timeline = replay(
+            air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s, fill=how.fill, hold=how.hold
+        )
         return cls(recorded, pace, timeline, local, how)
 
     @property
