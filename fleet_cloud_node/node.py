@@ -204,7 +204,7 @@ class CloudNode(ManagedNode):
         camera = self._cameras[name]
         header = camera.headers.get(answer.inference_id, Header())
         prediction = answer.prediction
-        # The label first: a camera that has the exit relies on the label being out, even if this process dies in between.
+        # The label first: whoever has heard the exit relies on it, even if this process dies between the two.
         # A header that is not known any more has no stamp to count from.
         known = answer.inference_id in camera.headers
         latency = seconds_since(self.get_clock(), header.stamp) if known else float("nan")
