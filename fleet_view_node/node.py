@@ -142,10 +142,10 @@ class ViewNode(Node):  # type: ignore[misc]
             self.create_subscription(FeaturePacket, place, callback, PACKETS)
 
     def _on_picture(self, camera: str, msg: CompressedImage) -> None:
-        now = time.monotonic()
-        if now - self._pictured[camera] < 1 / PICTURES_PER_S:
+        stamp = _seconds(msg.header)  # of the pictures, not of now: late ones come in bunches
+        if 0.0 <= stamp - self._pictured[camera] < 1 / PICTURES_PER_S:
             return
-        self._pictured[camera] = now
+        self._pictured[camera] = stamp
         view = self._views[camera]
         picture = prepare(bytes(msg.data), view.facts.input_size)  # some milliseconds: not under the lock
         if picture is not None:
