@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from fleet.evaluation.trace import Split, Trace
     from fleet.sources import Frame
 
+SHORT = 100
+COARSE = 4
+"""A stage has dozens of short packets: every state of them would be thousands an exit."""
+
 
 def trace(
     bundle: Annotated[str, typer.Argument(help="Model bundle: a directory, or the name of one in models/.")],
@@ -38,8 +42,13 @@ def trace(
         list[int] | None, typer.Option(help=f"Bytes of a packet; again for more. Default: {MAX_PAYLOAD}.")
     ] = None,
     grid: Annotated[
-        int, typer.Option(help="Look at a stage only in so many parts, for short packets; 0: at every packet.", min=0)
-    ] = 0,
+        int | None,
+        typer.Option(
+            help=f"Look at a stage only in so many parts; 0: at every packet. Default: {COARSE} for packets of less "
+            f"than {SHORT} bytes, else 0.",
+            min=0,
+        ),
+    ] = None,
     sets: Annotated[
         int, typer.Option(help="For losses: of so many first test pictures, every set of packets.", min=0)
     ] = 0,
@@ -99,7 +108,7 @@ def _record(
     bundle: Bundle,
     parts: dict[Split, Pictures],
     payloads: Sequence[int],
-    grid: int,
+    grid: int | None,
     only: str | None,
     sets: int,
     rivals: Path | None,
@@ -127,7 +136,9 @@ def _record(
             if not recorder.has(f"{split}/{fleet_sizes(payload)}"):
                 task = progress.add_task(f"{split}: packets of {payload} bytes", total=len(bundle.layouts))
                 recording.save_packets(recorder, bundle, split, payload, lambda t=task: progress.advance(t))  # type: ignore[misc]
-        states = recording.plan_states(recorder, bundle, cloud, payload, grid)
+        states = recording.plan_states(
+            recorder, bundle, cloud, payload, (COARSE if payload < SHORT else 0) if grid is None else grid
+        )
         for split in SPLITS:
             if only in (None, split) and not recorder.has(f"{split}/{fleet_logits(payload)}"):
                 pictures = recorder.index.splits[split]["pictures"]

@@ -7,8 +7,9 @@ uploads are worth a try. :meth:`Contest.row` then replays one link.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +23,7 @@ from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS, Plan, Variant
 from fleet.evaluation.replay import Packets
 from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_local
-from fleet.evaluation.schemes.ours import DEVICE, Pace, Race, Recorded
+from fleet.evaluation.schemes.ours import DEVICE, Manner, Pace, Race, Recorded
 from fleet.evaluation.schemes.upload import Uploads, variants
 from fleet.evaluation.stopping import Choice, choose_each, choose_single
 from fleet.evaluation.trace import (
@@ -248,25 +249,26 @@ class Contest:
         return not VARIANTS[name].race or bool(self.judge.trace.index.local_exits)
 
     def _ours(self, variant: Variant, name: str, link: LinkParameters, hints: dict[str, tuple[float, ...]]) -> Result:
-        best: tuple[Choice, tuple[int, ...]] | None = None
+        best: tuple[Choice, tuple[int, ...], Manner] | None = None
         names: tuple[str, ...] = ()
-        for heads in self._teams(variant):
-            race = self.race(variant, "calibration", link, heads)
-            key = f"{name} {heads}"
+        for heads, manner in itertools.product(self._teams(variant), variant.manners):
+            race = self.race(variant, manner, "calibration", link, heads)
+            key = f"{name} {heads} {manner.hold}"
             known = [hints[key]] if key in hints else []
             choice = (
                 choose_each(race.runs, self.target, known) if variant.each else choose_single(race.runs, self.target)
             )
             hints[key] = choice.thresholds
             if best is None or choice.score.better(best[0].score, self.target):
-                best, names = (choice, heads), race.names
+                best, names = (choice, heads, manner), race.names
         assert best is not None
-        choice, heads = best
+        choice, heads, manner = best
         score = choice.score
-        point = {"thresholds": {n: _level(t) for n, t in zip(names, choice.thresholds, strict=False)}}
+        levels = {n: _level(t) for n, t in zip(names, choice.thresholds, strict=False)}
+        point = {"thresholds": levels, "manner": asdict(manner)}
         if score.accuracy < self.target - 1e-9:
             return Result(point, (score.accuracy, score.cost))
-        test = self.race(variant, "test", link, heads)
+        test = self.race(variant, manner, "test", link, heads)
         outcomes, right, who = test.end(choice.thresholds)
         shares = np.bincount(who, minlength=len(test.names)) / len(who)
         said = {n: float(share) for n, share in zip(test.names, shares, strict=True) if share}
@@ -279,12 +281,13 @@ class Contest:
             return [()]
         return list(dict.fromkeys([(), *((n,) for n in stages), stages]))
 
-    def race(self, variant: Variant, split: Split, link: LinkParameters, heads: tuple[int, ...]) -> Race:
+    def race(
+        self, variant: Variant, manner: Manner, split: Split, link: LinkParameters, heads: tuple[int, ...]
+    ) -> Race:
         """FLEET on one link, replayed."""
         rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
         recorded = self.judge.recorded(split, link.payload, rule)
         rows = tuple(recorded.local_stages.index(n) for n in heads)
-        manner = variant.manner
         return Race.on(
             recorded, self.pace(heads), self.air(split, link), exit_s=self.plan.cloud_s, local=rows, manner=manner
         )

@@ -14,6 +14,7 @@ from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS
 from fleet.evaluation.schemes.local import choose_local
 from fleet.evaluation.stopping import SINGLE, Choice, choose_each
+from fleet.evaluation.trace import SPLITS
 from fleet.link.parameters import LinkParameters
 
 TARGETS = (-0.12, -0.09, -0.06, -0.04, -0.02, -0.01, 0.0, 0.01)
@@ -40,7 +41,8 @@ def curves(contest: Contest, link: LinkParameters) -> dict[str, list[dict[str, A
 
 def _ours(contest: Contest, name: str, link: LinkParameters) -> Iterator[dict[str, Any]]:
     variant = VARIANTS[name]
-    calibration, test = (contest.race(variant, split, link, ()) for split in ("calibration", "test"))
+    manner = variant.manners[0]
+    calibration, test = (contest.race(variant, manner, split, link, ()) for split in SPLITS[::-1])
     choices: list[tuple[str, Choice]]
     if variant.each:
         levels = [contest.target + beside for beside in TARGETS]

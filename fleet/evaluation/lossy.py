@@ -87,7 +87,7 @@ def _frames(contest: Contest, name: str, result: Result, recorded: Recorded, air
     if name in VARIANTS:
         levels: Mapping[str, float | None] = result.point["thresholds"]
         thresholds = [np.inf if level is None else level for level in levels.values()]
-        race = lossy_race(contest, recorded, air, VARIANTS[name].manner, seed=mask)
+        race = lossy_race(contest, recorded, air, Manner(**result.point["manner"]), seed=mask)
         outcomes, correct, _ = race.end(thresholds)
         return {"latency": outcomes.latency, "right": correct.astype(float)}
     if name in contest.local:

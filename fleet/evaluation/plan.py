@@ -39,6 +39,7 @@ class Variant:
         parts: the same.
         fill: the same.
         hold: the same.
+        undecided: whether it holds is chosen on the calibration split, link by link, like the thresholds.
         step: of design.md section 12 that it is about, if it is.
         note: for a table's footnote.
     """
@@ -50,13 +51,15 @@ class Variant:
     parts: bool = False
     fill: bool = False
     hold: bool = False
+    undecided: bool = False
     step: str = ""
     note: str = ""
 
     @property
-    def manner(self) -> Manner:
-        """What of it the replay needs to know."""
-        return Manner(self.rule == "agreement", self.patient, self.parts, self.fill, self.hold)
+    def manners(self) -> tuple[Manner, ...]:
+        """What of it the replay needs to know; more than one where calibration chooses."""
+        holds = (True, False) if self.undecided else (self.hold,)
+        return tuple(Manner(self.rule == "agreement", self.patient, self.parts, self.fill, hold) for hold in holds)
 
 
 _PATIENT = "the last exit answers only if it is sure; the device does in the end"
@@ -64,6 +67,7 @@ _PARTS = "one threshold for an exit whose own stage has only begun, another once
 _FILL = "room that the newest stage leaves in an event goes to the stage before"
 
 _HOLD = "an exit waits for the burst's last packet, as long as it is over by the next event"
+_BEST = "fleet-patient, -parts and -fill, and -hold where calibration says so"
 
 VARIANTS: Mapping[str, Variant] = {
     "fleet": Variant(note="one threshold an exit"),
@@ -76,11 +80,9 @@ VARIANTS: Mapping[str, Variant] = {
     "fleet-parts": Variant(parts=True, step="5", note=_PARTS),
     "fleet-fill": Variant(fill=True, step="5", note=_FILL),
     "fleet-hold": Variant(hold=True, step="5", note=_HOLD),
-    "fleet-best": Variant(
-        patient=True, parts=True, fill=True, hold=True, step="5", note="fleet-patient, -parts, -fill and -hold"
-    ),
+    "fleet-best": Variant(patient=True, parts=True, fill=True, undecided=True, step="5", note=_BEST),
     "fleet-best-race": Variant(
-        patient=True, parts=True, fill=True, hold=True, race=True, step="5, 7", note="fleet-best and fleet-race"
+        patient=True, parts=True, fill=True, undecided=True, race=True, step="5, 7", note=f"{_BEST}, and fleet-race"
     ),
 }
 PLAIN = "fleet"
