@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.bundle import LocalExit
 from fleet.evaluation.replay import LOCAL_ANSWER_BYTES
+from fleet.evaluation.schemes.ours import Manner
 from fleet.link.parameters import LinkParameters
 from fleet.packet import LOCAL_ANSWER_STAGE, Header
 from fleet.platforms import PlatformProfile
@@ -193,6 +194,79 @@ def test_frames_end_as_in_the_simulation_whichever_packets_are_lost(small_bundle
     for image, frame in enumerate(frames):
         assert race.names[who[image]] == (str(frame.outcome.stage) if frame.outcome.by_hub else "device"), image
         assert outcomes.latency[image] == pytest.approx(frame.outcome.latency, abs=1e-6), image
+
+
+def states_of(found, race, image=0):
+    """Stage, own packets, packets before and end in ms after the event before the frame, of every run."""
+    seen = []
+    for place, done in zip(race.timeline.state[image], race.timeline.done[image], strict=True):
+        if place >= 0:
+            state = found.recorded.states.states[place]
+            seen.append((state.stage, state.own, state.before, round(done * 1000, 3)))
+    return seen
+
+
+def test_an_exit_that_is_held_back_begins_with_the_burst_s_last_packet_or_in_time_for_the_next_event(small_bundle):
+    """Stage 1 has 3 packets: 60, 60 and some 20 bytes. Events at 10, 20, … ms; the frame is ready at 3 ms.
+
+    The first two end 0.878 and 1.906 ms after the event's begin (80 + 150 + 648 µs each, 150 µs apart). As built, an exit
+    of 4 ms runs on the first packet until 14.878 ms and then on all until 18.878 ms.
+    """
+    found = traced(small_bundle, images=1)
+    link = LinkParameters(ci_ms=10, packets=4, payload=60)
+    last = found.recorded.packets.sizes[0, 2, 0]
+    third = 1.906 + 0.15 + 0.08 + 0.15 + 8 * (10 + 7 + last + 4) / 1000
+    slow, phase = profile(0.006), np.asarray([0.3])
+
+    def first_runs(hold, exit_s):
+        race = found.race(link, slow, phase, exit_s=exit_s, manner=Manner(hold=hold))
+        return [(*run[:3], round(run[3] + 3, 3)) for run in states_of(found, race)[:2]]
+
+    assert first_runs(False, 0.004) == [(1, 1, 0, 14.878), (1, 3, 0, 18.878)]
+    assert first_runs(True, 0.004)[0] == (1, 3, 0, round(10 + third + 4, 3))
+    # An exit of 8.3 ms must begin at 11.5 ms to be over 0.2 ms before 20 ms: only the first packet is there.
+    assert first_runs(True, 0.0083)[0] == (1, 1, 0, 19.8)
+    # One of 9.5 ms cannot be in time even on the first packet, so it waits for all three.
+    assert first_runs(True, 0.0095)[0] == (1, 3, 0, round(10 + third + 9.5, 3))
+
+
+def test_room_in_an_event_goes_to_the_stage_before(small_bundle):
+    """The first event finds stage 2 the newest, and nothing of stage 1 was sent before it."""
+    found = traced(small_bundle, images=1)
+    counts = found.recorded.packets.counts[:, 0]
+    link = LinkParameters(ci_ms=10, packets=6, payload=60)
+    runs = {}
+    for fill in (False, True):
+        # The first event is 9 ms after the frame began, a stage takes 4 ms.
+        race = found.race(link, profile(0.004), np.asarray([0.1]), exit_s=0.0001, manner=Manner(fill=fill))
+        runs[fill] = [run for run in states_of(found, race) if run[0] == 2]
+        sent = race.timeline.traffic.packets[0, 0]
+        assert sent == (min(6, counts[1] + counts[0]) if fill else counts[1])
+    assert runs[False][-1][:3] == (2, counts[1], 0)
+    assert runs[True][-1][:3] == (2, counts[1], min(6 - counts[1], counts[0]))
+
+
+def test_a_patient_hub_leaves_the_answer_to_the_device_where_it_is_not_sure(small_bundle):
+    found = traced(small_bundle, images=4)
+    link = LinkParameters(ci_ms=7.5, packets=4, payload=60)
+    ends = {}
+    for patient in (False, True):
+        race = found.race(link, profile(0.02), np.linspace(0.1, 0.9, 4), manner=Manner(patient=patient))
+        _, _, who = race.end([2.0] * 8)
+        ends[patient] = {race.names[k] for k in who}
+    assert ends == {False: {"8"}, True: {"device"}}
+
+
+def test_a_begun_stage_has_a_threshold_of_its_own(small_bundle):
+    found = traced(small_bundle, images=6)
+    link = LinkParameters(ci_ms=7.5, packets=1, payload=60)
+    race = found.race(link, profile(0.02), np.linspace(0.1, 0.9, 6), manner=Manner(parts=True))
+    assert race.exits == 16
+    only_complete = race.end([0.0] * 8 + [2.0] * 8)[2]
+    only_begun = race.end([2.0] * 8 + [0.0] * 8)[2]
+    assert "1" in {race.names[k] for k in only_complete}
+    assert not any(race.names[k].endswith("begun") for k in only_complete)
+    assert {race.names[k] for k in only_begun} == {"1 begun"}
 
 
 def test_a_coarse_grid_sees_no_more_than_every_packet(small_bundle):

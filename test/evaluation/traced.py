@@ -52,14 +52,14 @@ class Traced:
     recorded: Recorded
     payload: int
 
-    def race(self, link, profile, phases, *, exit_s=0.005, local=(), lost=None, repeats=None):
+    def race(self, link, profile, phases, *, exit_s=0.005, local=(), lost=None, repeats=None, manner=None):
         heads = {n: self.bundle.local_exits[n].macs for n in local}
         stages = [{"n": stage.n, "macs": stage.macs} for stage in self.bundle.stages]
         pace = Pace.of(stages, self.bundle.exit_stages, profile, heads)
         rows = tuple(self.recorded.local_stages.index(n) for n in local)
         air = Air.at_phases(link, NRF5340, phases)
         if lost is None:
-            return Race.on(self.recorded, pace, air, exit_s=exit_s, local=rows)
+            return Race.on(self.recorded, pace, air, exit_s=exit_s, local=rows, manner=manner)
         packets, states = self.recorded.packets, self.recorded.states
         timeline = replay(air, packets, states, pace.offered, exit_s=exit_s, lost=lost)
         return Race(self.recorded, pace, replace(timeline, repeats=repeats))
