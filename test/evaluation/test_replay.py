@@ -209,7 +209,7 @@ def states_of(found, race, image=0):
 def test_an_exit_that_is_held_back_begins_with_the_burst_s_last_packet_or_in_time_for_the_next_event(small_bundle):
     """Stage 1 has 3 packets: 60, 60 and some 20 bytes. Events at 10, 20, … ms; the frame is ready at 3 ms.
 
-    The first two end 0.878 and 1.906 ms after the event's begin (80 + 150 + 648 µs each, 150 µs apart). As built, an exit
+    The first two end 0.878 and 1.906 ms after the event's begin (80 + 150 + 648 µs, 150 µs apart). As built, an exit
     of 4 ms runs on the first packet until 14.878 ms and then on all until 18.878 ms.
     """
     found = traced(small_bundle, images=1)
