@@ -9,7 +9,7 @@ operating system add.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,17 +36,20 @@ class SimulatedHub:
     Attributes:
         session: of the camera.
         forward: the hub's network.
-        exit_s: seconds that an exit takes.
+        exit_s: seconds that an exit takes: any, or each by its stage.
         answers: what it answered and when, by inference id; the newest frame's only.
     """
 
     session: CloudSession
     forward: Forward
-    exit_s: float
+    exit_s: float | Mapping[int, float]
     answers: dict[int, tuple[Answer, float]] = field(default_factory=dict)
     _arriving: deque[tuple[float, bytes]] = field(default_factory=deque)
     _task: ExitTask | None = None
     _busy_until: float = 0.0
+
+    def _seconds(self, stage: int) -> float:
+        return self.exit_s[stage] if isinstance(self.exit_s, Mapping) else self.exit_s
 
     def send(self, event: Event) -> None:
         """Put a connection event's packets under way."""
@@ -70,7 +73,7 @@ class SimulatedHub:
         if answer is None and self._task is None:
             task_or_answer = self.session.next_task()
             if isinstance(task_or_answer, ExitTask):
-                self._task, self._busy_until = task_or_answer, now + self.exit_s
+                self._task, self._busy_until = task_or_answer, now + self._seconds(task_or_answer.stage)
             else:
                 answer = task_or_answer
         if answer is not None:
@@ -188,7 +191,7 @@ class Simulation:
         session: of the hub.
         forward: the hub's network.
         link: the radio.
-        exit_s: seconds that an exit takes on the hub.
+        exit_s: seconds that an exit takes on the hub: any, or each by its stage.
         seed: of phases and losses.
     """
 
@@ -199,7 +202,7 @@ class Simulation:
         forward: Forward,
         link: LinkParameters,
         *,
-        exit_s: float,
+        exit_s: float | Mapping[int, float],
         seed: int = 0,
     ) -> None:
         self.device = device

@@ -165,10 +165,11 @@ class CloudNode(ManagedNode):
                 if self._hub is not hub:
                     return
                 arrived = hub.collect()
+            begun = self.seconds()
             batch = Batch()
             try:
                 batch = hub.next_batch(arrived)
-                self._serve(hub, batch)
+                self._serve(hub, batch, begun)
             except Exception as err:
                 # Whatever a packet did to this frame, the next frames shall have a hub.
                 which = ", ".join(f"{name or 'inference'} {task.inference_id}" for name, task in batch.tasks.items())
@@ -176,7 +177,7 @@ class CloudNode(ManagedNode):
                     f"{which or 'a packet'} failed: {type(err).__name__}: {err}", throttle_duration_sec=5.0
                 )
 
-    def _serve(self, hub: Hub, batch: Batch) -> None:
+    def _serve(self, hub: Hub, batch: Batch, begun: float) -> None:
         for name, packet in batch.heard:
             self._cameras[name].remember(packet)
         for name, answer in (*batch.late_answers, *batch.answers.items()):
@@ -184,6 +185,8 @@ class CloudNode(ManagedNode):
         if batch.tasks:
             logits = batch.by_camera(self._forward(batch.views()))
             answers = hub.conclude(batch, logits)
+            # Decoding is part of what an exit takes.
+            self._record.exit_s.append(self.seconds() - begun)
             for name, answer in answers.items():
                 self._publish(name, answer)
             for name, task in batch.tasks.items():
@@ -192,12 +195,9 @@ class CloudNode(ManagedNode):
         self._record.tell(hub, batch, self.seconds())
 
     def _forward(self, views: Mapping[int, Sequence[FloatArray]]) -> dict[int, FloatArray]:
-        begun = self.seconds()
         with torch.inference_mode():
             given = {n: [torch.from_numpy(m).to(self._device) for m in maps] for n, maps in views.items()}
-            logits = {n: rows.cpu().numpy() for n, rows in self._network.forward_many(given).items()}
-        self._record.forward_s.append(self.seconds() - begun)
-        return logits
+            return {n: rows.cpu().numpy() for n, rows in self._network.forward_many(given).items()}
 
     def _publish(self, name: str, answer: Answer) -> None:
         assert self._bundle is not None
@@ -246,7 +246,7 @@ class CloudNode(ManagedNode):
                 certainty=prediction.certainty,
                 threshold=decider.thresholds.get(task.stage, float("inf")),
                 answered=answered,
-                duration=self._record.forward_s[-1],
+                duration=self._record.exit_s[-1],
             )
         )
 

@@ -23,8 +23,8 @@ class Record:
 
     def __init__(self, logger: Any, model: str) -> None:
         self.answers = 0
-        self.forward_s: deque[float] = deque(maxlen=200)
-        """Times of passes through the network, s."""
+        self.exit_s: deque[float] = deque(maxlen=200)
+        """Times of batches, decoding included, s."""
         self._logger = logger
         self._model = model
         self._batches: deque[int] = deque(maxlen=200)
@@ -74,8 +74,8 @@ class Record:
         values |= {f"unanswered, {why.value}": self._unanswered[why] for why in Why}
         if ages := list(self._ages_s):
             values["packet age p95 [ms]"] = round(float(np.percentile(ages, 95)) * 1e3, 2)
-        if times := list(self.forward_s):
-            values["exit forward median [ms]"] = round(statistics.median(times) * 1e3, 2)
+        if times := list(self.exit_s):
+            values["exit median [ms]"] = round(statistics.median(times) * 1e3, 2)
         if batches := list(self._batches):
             values["exits a pass, mean"] = round(statistics.mean(batches), 2)
         return values

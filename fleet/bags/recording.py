@@ -21,7 +21,7 @@ Key = tuple[int, int]
 
 DEVICE_NODE = "device_node"
 CLOUD_NODE = "cloud_node"
-FORWARD = "exit forward median [ms]"  # in the cloud node's diagnostics
+FORWARD = "exit median [ms]"  # in the cloud node's diagnostics
 _BY_HUB = 1  # fleet_msgs/msg/Label: HUB
 
 
