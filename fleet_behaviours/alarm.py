@@ -121,7 +121,7 @@ class AlarmNode(ManagedNode):
     # Messages ---------------------------------------------------------------------------------------------
     def _tell(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            self.get_logger().info(f"alarm {change.state.name}: {change.reason}")
+            self.get_logger().warning(f"alarm {change.state.name}: {change.reason}")
             self._publish(change)
 
     def _publish(self, change: Change) -> None:

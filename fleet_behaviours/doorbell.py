@@ -83,7 +83,7 @@ class DoorbellNode(ManagedNode):
         if verdict.over is not None:
             self.get_logger().info(f"a visit of {verdict.over.last - verdict.over.first:.0f} s is over")
         if verdict.ring is not None:
-            self.get_logger().info(f"ring, visit {verdict.ring.visits}: {verdict.ring.reason}")
+            self.get_logger().warning(f"ring, visit {verdict.ring.visits}: {verdict.ring.reason}")
             self._publish(verdict.ring)
         self._labels.tell(verdict.suppressed)
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -52,7 +53,15 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
         """Set by a node whose work is done; its process then ends with code 0."""
         self.is_active = False
         self._doubled = 0
-        self.autostart = bool(self.declare_parameter("autostart", True).value)
+        self.autostart = bool(
+            self.declare_parameter(
+                "autostart",
+                True,
+                ParameterDescriptor(
+                    description="configure and activate at the start, without being told", read_only=True
+                ),
+            ).value
+        )
         self._diagnostics = Diagnostics(self, self.part, self.health)
         self.create_timer(1.0, self._warn_of_a_double)
 

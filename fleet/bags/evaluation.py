@@ -143,7 +143,12 @@ class _Run:
         self.fused = cloud.fused
         self.forward = forward_many(cloud)
         measured = [recording.setup.exit_ms for recording in recordings.values()]
-        self.exit_ms = next((ms for ms in (wishes.exit_ms, *measured) if ms is not None), EXIT_MS)
+        said = next((ms for ms in (wishes.exit_ms, *measured) if ms is not None), None)
+        if said is None:
+            self.notes.append(
+                f"the bag does not say how long an exit takes on its hub: {EXIT_MS:g} ms taken (--exit-ms)"
+            )
+        self.exit_ms = EXIT_MS if said is None else said
 
     def run(self, from_images: Sequence[str], from_packets: Sequence[str]) -> Evaluation:
         silent = [camera for camera in self.recordings if camera not in {*from_images, *from_packets}]

@@ -112,6 +112,9 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of event phases and losses.", min=0)] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this file.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="More settings of the link.")
+    ] = None,
 ) -> None:
     """Replay a bag offline, and say what is different to the labels in it. Twice the same gives the same."""
     from fleet.bags.evaluation import From, Wishes, evaluate_bag  # noqa: PLC0415 - with torch, which takes seconds
@@ -126,7 +129,7 @@ def evaluate(
         source=known[source],
         cameras=tuple(camera or ()),
         model=model,
-        link=tuple(link or ()),
+        link=(*(link or ()), *(settings or ())),
         platform=platform,
         exit_ms=exit_ms,
         seed=seed,

@@ -44,7 +44,7 @@ def test_twice_is_the_same_to_the_byte(make_bag, tmp_path):
         runs = []
         for k in range(2):
             out = tmp_path / f"{source}{k}.json"
-            wishes = ("--link", "loss=0.3") if source == "images" else ()
+            wishes = ("--link", "loss=0.3", "packets=2") if source == "images" else ()
             done = fleet_bag("evaluate", bag, "--from", source, *wishes, "--json", out)
             assert done.returncode == 0, done.stderr
             runs.append((done.stdout, out.read_bytes()))
@@ -269,6 +269,7 @@ def test_pictures_that_do_not_decode_are_counted(make_bag, simulated, monkeypatc
         (["--from", "sound"], "--from is auto, images or packets, not 'sound'"),
         (["--link", "ci_ms=5"], "5 ms"),
         (["--link", "ci=30"], "'ci' is not a setting of a link"),
+        (["--link", "ci_ms=30", "packets=none"], "packets"),
         (["--platform", "abacus"], "abacus"),
         (["--platform", "native"], "does not say how long a stage takes"),
         (["--from", "packets", "--link", "ci_ms=30"], "packets are replayed as they came"),
