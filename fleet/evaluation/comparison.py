@@ -101,7 +101,11 @@ def best_rivals(described: Mapping[str, Mapping[str, Any]], metric: str) -> dict
 
 def _describe(name: str, result: Result, contest: Contest, means: Mapping[tuple[str, str], Means]) -> dict[str, Any]:
     accuracy, seconds = result.calibration
-    calibration = {"accuracy": round(accuracy, 4), "latency_ms": round(seconds * 1000.0, 3)}
+    calibration = {
+        "accuracy": round(accuracy, 4),
+        "latency_ms": round(seconds * 1000.0, 3),
+        "guard": round(result.guard, 4),
+    }
     outcomes = result.outcomes
     if outcomes is None:
         return {"reached": False, "calibration": calibration, "point": result.point}

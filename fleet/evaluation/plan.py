@@ -19,7 +19,7 @@ from fleet.evaluation.schemes.ours import Manner
 from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS, CI_STEP_MS, LinkParameters
 
 KEYS = {
-    *("name", "platforms", "time_scales", "units", "cloud_ms", "seed", "target_loss"),
+    *("name", "platforms", "time_scales", "units", "cloud_ms", "seed", "target_loss", "guard"),
     *("fleet", "rivals", "curves", "links", "losses"),
 }
 LINK_KEYS = ("ci_ms", "packets", "phy", "payload", "ack", "as_published")
@@ -114,6 +114,8 @@ class Plan:
         cloud_s: seconds that the hub takes for an exit or a whole network.
         seed: of phases and resamples.
         target_loss: how far below the best local early exit the target lies, 0..1.
+        guard: whether thresholds must reach the target with what they owe to their images to spare, see
+            :meth:`fleet.evaluation.contest.Contest.guard`.
         fleet: names of :data:`VARIANTS`.
         rivals: names of schemes; None: all that the trace has.
         curves: whether every operating point is listed, too.
@@ -128,6 +130,7 @@ class Plan:
     cloud_s: float
     seed: int
     target_loss: float
+    guard: bool
     fleet: tuple[str, ...]
     rivals: tuple[str, ...] | None
     curves: bool
@@ -184,6 +187,7 @@ def parse_plan(entries: Mapping[str, Any], *, default_name: str) -> Plan:
         cloud_s=_number("cloud_ms", entries.get("cloud_ms", 5.0)) / 1000.0,
         seed=int(_number("seed", entries.get("seed", 0))),
         target_loss=_number("target_loss", entries.get("target_loss", 0.01)),
+        guard=_truth("guard", entries.get("guard", True)),
         fleet=variants,
         rivals=_names(entries, "rivals", ()) if "rivals" in entries else None,
         curves=_truth("curves", entries.get("curves", False)),

@@ -7,7 +7,7 @@ search (design section 8): the fastest mean latency on the calibration split wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,6 +76,18 @@ class Runs:
             right[image, column],
             seconds[image, place],
             exits,
+        )
+
+    def half(self, odd: int) -> Runs:
+        """Those of every second image, the first one's (0) or the second one's (1)."""
+        chosen = self.image % 2 == odd
+        return Runs(
+            self.image[chosen] // 2,
+            self.exit[chosen],
+            self.certainty[chosen],
+            self.right[chosen],
+            self.cost[chosen],
+            self.exits,
         )
 
     @cached_property
@@ -208,6 +220,22 @@ def choose_each(runs: Runs, target: float, hints: Iterable[Sequence[float]] = ()
     near = [choice for choice in ranked[POLISHED:] if choice.score.accuracy < target - ALIKE][:1]
     polished += [_polish(runs, choice, target) for choice in near]
     return min(polished, key=lambda choice: choice.score.rank(target))
+
+
+def optimism(runs: Runs, target: float, choose: Callable[[Runs, float], Choice]) -> float:
+    """How much of a choice's accuracy is owed to its having been made on these very images, 0 or more.
+
+    By two-fold cross-validation: thresholds of each half are tried on the other, so that every image is judged once by
+    thresholds that know it and once by some that do not. Half as many images are twice as easy to fit, so half of that
+    difference is what the choice on all of them gains.
+    """
+    halves = runs.half(0), runs.half(1)
+    choices = [choose(half, target) for half in halves]
+    known = sum(choice.score.accuracy for choice in choices)
+    unknown = sum(
+        half.score(np.asarray(choice.thresholds)).accuracy for half, choice in zip(halves, choices[::-1], strict=True)
+    )
+    return max(0.0, (known - unknown) / 2.0 / 2.0)
 
 
 def _best(runs: Runs, target: float, tried: Iterable[FloatVector]) -> Choice:

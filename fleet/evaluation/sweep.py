@@ -113,6 +113,9 @@ def conditions(trace: Trace, plan: Plan) -> dict[str, Any]:
         "cloud_ms": plan.cloud_s * 1000.0,
         "intervals": f"95 %, paired percentile bootstrap over the test images, {RESAMPLES} resamples",
         "target_rule": f"best local early exit on calibration less {plan.target_loss * 100:g} points",
+        "guard_rule": "thresholds reach the target with what two-fold cross-validation says they owe to their images"
+        if plan.guard
+        else "none: thresholds are fitted to the calibration split and fall short elsewhere",
         "radio": NRF5340.name,
         "radio_note": NRF5340.note,
         **({} if plan.losses is None else {"losses": _about_losses(trace, plan)}),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.evaluation.stopping import NEVER, Runs, Score, choose_each, choose_single
+from fleet.evaluation.stopping import NEVER, Runs, Score, choose_each, choose_single, optimism
 
 
 def table(seed, images=40, columns=5, exits=3):
@@ -92,3 +92,46 @@ def test_what_falls_short_is_ranked_by_accuracy_and_what_reaches_by_time():
     assert slow_.better(fast, 0.85)
     assert fast.better(poor, 0.95)
     assert fast.better(None, 0.95)
+
+
+def test_halves_hold_every_second_image():
+    runs = Runs.of_table(*table(3), exits=3)
+    halves = runs.half(0), runs.half(1)
+    assert [half.images for half in halves] == [20, 20]
+    thresholds = np.asarray([0.4, 0.6, 0.8])
+    whole = runs.score(thresholds)
+    parts = [half.score(thresholds) for half in halves]
+    assert np.mean([p.cost for p in parts]) == pytest.approx(whole.cost)
+    assert np.mean([p.accuracy for p in parts]) == pytest.approx(whole.accuracy)
+
+
+def chance(random, images, exits=12):
+    """Certainties that say nothing: every gain of a search is owed to the images that it saw."""
+    certainty = np.append(random.random((images, exits)), np.full((images, 1), np.inf), axis=1)
+    right = random.random((images, exits + 1)) < 0.8
+    cost = np.broadcast_to(np.arange(1.0, exits + 2), right.shape)
+    return Runs.of_table(np.broadcast_to([*range(exits), 0], right.shape), certainty, right, cost, exits=exits)
+
+
+def test_thresholds_that_were_fitted_to_chance_are_found_out():
+    """On average: of one small set of images half may look harder than the other."""
+    random = np.random.default_rng(0)
+    fresh = chance(random, 20_000)
+    owed, truly = [], []
+    for _ in range(12):
+        runs = chance(random, 300)
+        chosen = choose_each(runs, 0.82)
+        owed.append(optimism(runs, 0.82, choose_each))
+        truly.append(chosen.score.accuracy - fresh.score(np.asarray(chosen.thresholds)).accuracy)
+    assert np.mean(owed) > 0.005
+    assert np.mean(owed) == pytest.approx(np.mean(truly), abs=0.015)
+
+
+def test_one_threshold_that_really_separates_right_from_wrong_owes_nothing_to_its_images():
+    random = np.random.default_rng(1)
+    right = random.random((400, 2)) < 0.7
+    right[:, 1] = True
+    certainty = np.stack([np.where(right[:, 0], 0.9, 0.2), np.full(400, np.inf)], axis=1)
+    cost = np.broadcast_to([1.0, 2.0], right.shape)
+    runs = Runs.of_table(np.zeros(right.shape, int), certainty, right, cost, exits=1)
+    assert optimism(runs, 0.95, choose_each) == 0.0
