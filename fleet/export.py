@@ -17,14 +17,14 @@ from onnx import helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fleet.backbones import MEAN, STD, build_backbone
+from fleet.backbones import IN_BUNDLE, MEAN, STD, build_backbone
 from fleet.backbones.stage import Backbone
 from fleet.bundle import Bundle, StageFile
 from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
-from fleet.fusion import CloudNetwork
+from fleet.fusion import TRUNK, CloudNetwork
 from fleet.ladder import Ladder, Order, finest_grid
 from fleet.layout import count_tables
 
@@ -115,6 +115,7 @@ def export_bundle(
     *,
     name: str,
     cloud: CloudNetwork,
+    base: Backbone | None = None,
     encoders: Mapping[int, StageEncoder],
     layouts: Mapping[int, StageLayout],
     classes: Classes,
@@ -130,7 +131,8 @@ def export_bundle(
     Args:
         directory: made if it is not there; files of the same names are replaced.
         name: of the bundle.
-        cloud: exits, trunk and backbone; the device's stages are taken from its backbone.
+        cloud: exits and trunk.
+        base: the base network, which the device runs; the trunk where None.
         encoders: by stage.
         layouts: by stage, see :func:`stage_layouts`.
         classes: what it recognises.
@@ -144,15 +146,20 @@ def export_bundle(
     Raises:
         FleetError: the directory cannot be written.
     """
-    backbone = cloud.backbone
+    backbone = base or cloud.backbone
     backbone.eval()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         stages = [
             _export_stage(directory, backbone, n, encoders.get(n)) for n in range(1, len(backbone.stage_specs) + 1)
         ]
-        state = {key: _shipped(value) for key, value in cloud.state_dict().items()}
-        save_file(state, directory / CLOUD_FILE)
+        state = cloud.state_dict()
+        if base is not None and base is not cloud.backbone:
+            state = {
+                key.replace(IN_BUNDLE, TRUNK, 1) if key.startswith(IN_BUNDLE) else key: state[key] for key in state
+            }
+            state |= {f"{IN_BUNDLE}{key}": value for key, value in base.state_dict().items()}
+        save_file({key: _shipped(value) for key, value in state.items()}, directory / CLOUD_FILE)
         (directory / CLOUD_FILE).chmod(0o644)  # safetensors keeps it to its owner; others may run the model
     except OSError as err:
         raise FleetError(f"cannot write the bundle to {directory}: {err.strerror}") from err

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fleet.backbones import build_backbone
+from fleet.backbones import IN_BUNDLE, build_backbone
 from fleet.backbones.stage import Backbone
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
@@ -124,6 +124,17 @@ class CloudNetwork(nn.Module):
         return dict(zip(sorted(views), torch.split(self.backbone.run_head(batch), sizes), strict=True))
 
 
+TRUNK = "trunk."
+"""How the hub's file of a bundle names the trunk's weights where they are not the base network's."""
+
+
+def with_trunk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The hub's weights from the file's: a trunk of its own takes the base network's place."""
+    trunk = {key.removeprefix(TRUNK): value for key, value in state.items() if key.startswith(TRUNK)}
+    rest = {key: value for key, value in state.items() if not key.startswith(TRUNK)}
+    return rest | {f"{IN_BUNDLE}{key}": value for key, value in trunk.items()}
+
+
 def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
     """The hub's network of a bundle, ready to run.
 
@@ -146,7 +157,7 @@ def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
             key: value.float() if value.is_floating_point() else value
             for key, value in load_file(bundle.cloud_path, device="cpu").items()
         }
-        cloud.load_state_dict(state)
+        cloud.load_state_dict(with_trunk(state))
     except Exception as err:  # safetensors raises its own class, torch RuntimeError
         # Torch lists every parameter, one a line: the first says enough.
         cause = " ".join(str(err).split())[:200] or type(err).__name__

@@ -3,10 +3,11 @@
 
 from fleet.backbones.build import BACKBONES, MEAN, STD, build_backbone
 from fleet.backbones.stage import Backbone, Macs, StageSpec
-from fleet.backbones.weights import load_weights, save_weights
+from fleet.backbones.weights import IN_BUNDLE, load_weights, save_weights
 
 __all__ = [
     "BACKBONES",
+    "IN_BUNDLE",
     "MEAN",
     "STD",
     "Backbone",

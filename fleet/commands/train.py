@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fleet.errors import FleetError
-from fleet.resources import expanded
+from fleet.resources import expanded, find_model
 
 if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should not
     from fleet.training.base import BaseTraining
     from fleet.training.base import Progress as BaseProgress
     from fleet.training.config import TrainingConfig
-    from fleet.training.exits import ExitProgress
+    from fleet.training.data import ImageSet
+    from fleet.training.exits import ExitProgress, ExitTraining
 
 CHECKPOINT = "checkpoint.pt"
 EXITS = "exits.pt"
@@ -33,6 +34,10 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Folder of the data set; default is the file's data.root.")] = None,
     cache: Annotated[Path, typer.Option(help="Folder for decoded images.")] = Path("~/.cache/fleet"),
     weights: Annotated[Path | None, typer.Option(help="Weights to start from: .safetensors or .pth.")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Go on with this bundle's exits on its finished base network, which is not trained."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the output folder.")] = False,
     budget_minutes: Annotated[float, typer.Option(help="Fit the epochs ahead to this time; 0 trains them all.")] = 0.0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
@@ -48,7 +53,7 @@ def train(
     from fleet.training.data import load_training_sets  # noqa: PLC0415
 
     console = Console()
-    settings = _settings(config, output, resume=resume)
+    settings = _settings(config, output, resume=resume, exits_only=bundle is not None)
     where = _device(device, threads)
     if data is None and not settings.data.root:
         msg = f"{config} names no data set; give its folder with --data"
@@ -57,6 +62,9 @@ def train(
     with console.status(f"Reading images from {root}"):
         sets = load_training_sets(settings.data, root, size=settings.input_size, cache=expanded(cache))
     with only_writer(output):
+        if bundle is not None:
+            _go_on(bundle, settings, sets, output, where, console, resume=resume)
+            return
         training = BaseTraining(settings, *sets, output, where)
         if resume:
             training.resume()
@@ -69,18 +77,20 @@ def train(
             _train_exits(training, console, resume=resume and (output / EXITS).exists())
 
 
-def _settings(config: Path, output: Path, *, resume: bool) -> TrainingConfig:
+def _settings(config: Path, output: Path, *, resume: bool, exits_only: bool) -> TrainingConfig:
     """The file's settings, or those that an interrupted run began with."""
     from fleet.training.checkpoint import load_checkpoint  # noqa: PLC0415
     from fleet.training.config import load_config, parse_config  # noqa: PLC0415
 
     settings = load_config(config)
-    path = output / CHECKPOINT
+    path = output / (EXITS if exits_only else CHECKPOINT)
     if not resume:
         if path.exists():
             msg = f"{output} already holds a run; add --resume to go on with it or choose another --output"
             raise FleetError(msg)
         return settings
+    if exits_only:
+        return settings  # its checkpoint is refused where it was begun with others
     begun = parse_config(load_checkpoint(path)["config"], str(path))
     # Exits are trained behind a finished base network, so how they are may still be decided then.
     return dataclasses.replace(begun, exits=settings.exits)
@@ -145,6 +155,42 @@ def _train_exits(base: BaseTraining, console: Console, *, resume: bool) -> None:
     training = ExitTraining(base.config, backbone, base.train, base.calibration, base.output, base.device.type)
     if resume:
         training.resume()
+    _run_exits(training, console)
+
+
+def _go_on(
+    bundle: str,
+    settings: TrainingConfig,
+    sets: tuple[ImageSet, ImageSet],
+    output: Path,
+    device: str,
+    console: Console,
+    *,
+    resume: bool,
+) -> None:
+    """The exits of a bundle, trained further behind its own base network.
+
+    Raises:
+        FleetError: the configuration has no exits, or the bundle is of another data set or network.
+    """
+    from fleet.baselines.store import base_network  # noqa: PLC0415
+    from fleet.bundle import Bundle  # noqa: PLC0415
+    from fleet.training.exits import ExitTraining  # noqa: PLC0415
+
+    loaded = Bundle.load(find_model(bundle))
+    if loaded.classes.ids != sets[0].table.names:
+        raise FleetError(f"{loaded.path} recognises other classes than the data set has")
+    if (loaded.backbone, loaded.input_size) != (settings.backbone, settings.input_size):
+        raise FleetError(f"{loaded.path} is a {loaded.backbone} at {loaded.input_size} pixels, not as configured")
+    training = ExitTraining(settings, base_network(loaded), *sets, output, device)
+    if resume:
+        training.resume()
+    else:
+        training.start_from(loaded)
+    _run_exits(training, console)
+
+
+def _run_exits(training: ExitTraining, console: Console) -> None:
     with _bar(console) as bar:
         task = bar.add_task("exits", total=training.plan.steps, completed=training.step)
 

@@ -129,6 +129,8 @@ class ExitConfig:
         batch: images a step.
         exits_a_step: exits that each later step trains.
         peak: highest learning rate of AdamW.
+        trunk_peak: the same for the hub's trunk, once exits need one; 0: the base network's own stages are the trunk.
+        ema: decay of the averaged weights, a step; 0: the last step's weights are the result.
         hard: weight of the loss against the labels.
         soft: weight of the loss against the whole network's own answers (distillation).
         close: weight of the distance between rebuilt and true features.
@@ -146,6 +148,8 @@ class ExitConfig:
     batch: int = 64
     exits_a_step: int = 2
     peak: float = 0.003
+    trunk_peak: float = 0.0
+    ema: float = 0.0
     hard: float = 0.5
     soft: float = 1.0
     close: float = 0.3

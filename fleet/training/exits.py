@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains encoders and exits on a finished base network (FLEET sections 3.2 to 3.4, eq. 8).
 
-The backbone stays frozen: its stages run once a batch without gradients, and each exit's gradient passes
-through the shared trunk without changing it. Every step draws exits and, for each, how much of its two
+The backbone stays frozen, because the device's own answers hang on it: its stages run once a batch without
+gradients. The shared trunk is the same network; with a learning rate of its own (``trunk_peak``) it is a copy that only
+the hub has, and learns what rebuilt features look like. Its norms keep the base network's statistics, for a batch is of
+one exit and the trunk serves all. Every step draws exits and, for each, how much of its two
 stages had arrived: a rung, the tail of the packets dropped, or packets lost at random. One model thus
 serves every budget, and earlier channels learn to carry more.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import time
@@ -20,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fleet.backbones import Backbone
-from fleet.bundle import layout_from_manifest, layout_to_manifest
+from fleet.bundle import Bundle, layout_from_manifest, layout_to_manifest
 from fleet.codec import StageLayout
 from fleet.depths import stage_depths
 from fleet.encoder import StageEncoder
@@ -35,13 +38,14 @@ from fleet.ladder import finest_grid
 from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
 from fleet.training.calibrate import FloatArray, begun_shares
-from fleet.training.checkpoint import load_checkpoint, save_checkpoint
+from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import ExitConfig, TrainingConfig
 from fleet.training.data import ImageSet
 from fleet.training.figure import draw_exits
 from fleet.training.latents import received_part
 from fleet.training.schedule import one_cycle, step_seed
-from fleet.training.scores import accuracies
+from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
+from fleet.training.transplant import transplant
 
 CHECKPOINT = "exits.pt"
 LOG = "exits.csv"
@@ -130,13 +134,21 @@ class ExitTraining:
         self.encoders = new_encoders(
             backbone, channels, base=self.plan.base, largest=self.plan.rungs[-1], levels=self.plan.levels
         ).to(self.device)
-        self.cloud = CloudNetwork(backbone, channels).to(self.device)
+        own_trunk = self.plan.trunk_peak > 0
+        trunk = copy.deepcopy(self.backbone) if own_trunk else self.backbone
+        self.cloud = CloudNetwork(trunk, channels).to(self.device)
         self.cloud.exits.requires_grad_(True)
+        self.groups = group_matrix(train.table).to(self.device) if train.table.groups else None
         self.means = {n: torch.zeros(c, device=self.device) for n, c in channels.items()}
         self._begin_quantisers()
         self.layouts = self.make_layouts()
-        trained = [*self.encoders.parameters(), *self.cloud.exits.parameters()]
-        self.optimiser = torch.optim.AdamW(trained, lr=self.plan.peak, weight_decay=0.01)
+        new = [*self.encoders.parameters(), *self.cloud.exits.parameters()]
+        groups: list[dict[str, Any]] = [{"params": new, "peak": self.plan.peak}]
+        if own_trunk:
+            groups.append({"params": list(trunk.requires_grad_(True).parameters()), "peak": self.plan.trunk_peak})
+        self.optimiser = torch.optim.AdamW(groups, lr=self.plan.peak, weight_decay=0.01)
+        self.ema: Ema | None = None  # begins with the first step, whatever the weights begin with
+        self.began_with = ""
         self.step = 0
         self.loss = self.bits = 0.0  # running means; bits a coefficient, estimated
         self.rows: list[dict[str, float]] = []
@@ -165,6 +177,25 @@ class ExitTraining:
         self.encoders.to(self.device)
         return layouts
 
+    @property
+    def trained(self) -> nn.ModuleDict:
+        """Everything that is averaged."""
+        return nn.ModuleDict({"encoders": self.encoders, "exits": self.cloud.exits, "trunk": self.cloud.backbone})
+
+    def start_from(self, bundle: Bundle) -> None:
+        """Begin with a bundle's encoders, exits and trunk; where more channels travel now, the new ones start silent.
+
+        Raises:
+            FleetError: other stages, grids or levels, fewer channels, or another network than here.
+        """
+        transplant(bundle, self.encoders, self.cloud)
+        self.began_with = f"{bundle.name} ({bundle.identity.hex()[:16]})"
+        for n, layout in bundle.layouts.items():
+            there = layout.channels
+            low, step = (torch.tensor(v, device=self.device) for v in (layout.quantiser.low, layout.quantiser.step))
+            self.means[n][:there] = low + step * torch.tensor(layout.mean_levels, device=self.device)
+        self.layouts = self.make_layouts()
+
     # Steps ------------------------------------------------------------------------------------------------
     def train_step(self) -> float:
         """One update; returns the loss."""
@@ -182,7 +213,7 @@ class ExitTraining:
         self.cloud.exits.train()
         self.encoders.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = one_cycle(self.step, self.plan.steps, peak=self.plan.peak, warm_up=0.05)
+            group["lr"] = one_cycle(self.step, self.plan.steps, peak=group["peak"], warm_up=0.05)
         losses = [self._exit_loss(n, maps, labels, teacher, parts) for n in exits]
         loss = torch.stack(losses).mean()
         self.optimiser.zero_grad(set_to_none=True)
@@ -191,6 +222,9 @@ class ExitTraining:
             [p for group in self.optimiser.param_groups for p in group["params"]], max_norm=2.0
         )
         self.optimiser.step()
+        if self.plan.ema > 0:
+            self.ema = self.ema or Ema(self.trained, self.plan.ema)
+            self.ema.update(self.trained)
         self._track_means(maps, exits)
         self.step += 1
         return float(loss.detach())
@@ -223,8 +257,9 @@ class ExitTraining:
         bits = self.plan.rate * cost  # the exit's own stage is the last one received
         if teacher is None:
             return close + bits
-        logits = self.backbone.from_stage(n, rebuilt)
-        hard = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        logits = self.cloud.backbone.from_stage(n, rebuilt)
+        targets = smoothed_targets(labels, logits.shape[1], self.config.label_smoothing)
+        hard = class_and_group_loss(logits, targets, self.groups, self.config.group_weight)
         soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
         total: Tensor = self.plan.hard * hard + self.plan.soft * soft + self.plan.close * close + bits
         return total
@@ -294,6 +329,8 @@ class ExitTraining:
                 self.save()
                 saved = time.monotonic()
         if not self.rows or self.rows[-1]["step"] < self.step or "bits" in self.rows[-1]:  # not done already
+            if self.ema is not None:
+                self.trained.load_state_dict(self.ema.model.state_dict())
             self.layouts = self.make_layouts()
             self.rows.append({"step": float(self.step), "loss": self.loss} | self.evaluate())
             self.save()
@@ -367,6 +404,9 @@ class ExitTraining:
             "backbone": self.backbone.state_dict(),
             "encoders": self.encoders.state_dict(),
             "exits": self.cloud.exits.state_dict(),
+            "trunk": self.cloud.backbone.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "began_with": self.began_with,
             "means": {str(n): mean for n, mean in self.means.items()},
             "optimiser": self.optimiser.state_dict(),
             # The layouts follow the means and quantisers only now and then.
@@ -398,6 +438,11 @@ class ExitTraining:
         self.backbone.load_state_dict(state["backbone"])
         self.encoders.load_state_dict(state["encoders"])
         self.cloud.exits.load_state_dict(state["exits"])
+        self.cloud.backbone.load_state_dict(state["trunk"])
+        if state["ema"] is not None:
+            self.ema = Ema(self.trained, self.plan.ema)
+            self.ema.load_state_dict(state["ema"])
+        self.began_with = state["began_with"]
         for n, mean in state["means"].items():
             self.means[int(n)].copy_(mean)
         self.optimiser.load_state_dict(state["optimiser"])

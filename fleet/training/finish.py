@@ -67,11 +67,13 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     decider = with_temperatures(Decider(classes, {}, {}), logits, truths, labels)
     decider = replace(decider, thresholds=thresholds(judged(decider, logits, truths)))
     training.cloud.cpu()
+    training.backbone.cpu()
     with torch.no_grad():
         bundle = export_bundle(
             output,
             name=name,
             cloud=training.cloud,
+            base=training.backbone,
             encoders={n: training.encoder(n) for n in training.stages},
             layouts=training.counted_layouts(train.part(0, min(COUNTED, len(train)))),
             classes=classes,
@@ -80,7 +82,11 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
             mean=MEAN,
             std=STD,
             trained=True,
-            notes={"licence": "Apache-2.0 (code and weights)", "data": DATA_NOTE, "training": _history(run, config)},
+            notes={
+                "licence": "Apache-2.0 (code and weights)",
+                "data": DATA_NOTE,
+                "training": _history(run, config, training),
+            },
         )
     if not int8:
         return bundle
@@ -88,15 +94,18 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     return quantise_bundle(bundle, train.images[np.sort(chosen)])
 
 
-def _history(run: Path, config: TrainingConfig) -> str:
+def _history(run: Path, config: TrainingConfig, training: ExitTraining) -> str:
     """How the weights came about, in words."""
     assert config.exits is not None
     base = run / BASE_CHECKPOINT
     begun = load_checkpoint(base).get("began_with", "") if base.is_file() else ""
     epochs = ", ".join(f"{phase.epochs} epochs at {phase.size} pixels" for phase in config.phases)
+    base_part = f"{f'from {begun}, ' if begun else ''}{epochs}, batch {config.optimiser.batch}"
+    if training.began_with:
+        base_part = f"base network, encoders and exits from the bundle {training.began_with}"
+    trained = "encoders, exits and the hub's trunk" if config.exits.trunk_peak > 0 else "encoders and exits"
     return (
-        f"`fleet train`: {f'from {begun}, ' if begun else ''}{epochs}, batch {config.optimiser.batch}, then "
-        f"{config.exits.steps} steps for encoders and exits on the frozen base network "
+        f"`fleet train`: {base_part}, then {config.exits.steps} steps for {trained} on the frozen base network "
         f"(of these {config.exits.close_steps} on features alone), batch {config.exits.batch}, seed {config.seed}; "
         "then `fleet export`, with temperatures and thresholds from the calibration split."
     )
