@@ -31,9 +31,11 @@ _TOLD: Final[dict[str, tuple[str | None, str, str]]] = {
         _FULL.format(part="branchynet"),
     ),
     "ensemble": (
-        "members are cut from the base network and fine-tuned; the deepest is the base network itself",
+        "members are cut from the base network, of which the last two stages are fine-tuned; the deepest is the base "
+        "network itself",
         "trains every member from the beginning",
-        _FULL.format(part="ensemble-1 … --only ensemble-13"),
+        "give `ensemble-1-whole` … `ensemble-13-whole` budgets in config/baselines.yaml, then "
+        + _COMMAND.format(part="ensemble-1-whole …"),
     ),
     "clio": (
         "the device's stages and the hub's last ones stay frozen; taught by the base network, as FLEET's exits are",

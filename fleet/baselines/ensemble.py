@@ -2,8 +2,9 @@
 """Ensemble (FLEET section 4.1): networks of increasing depth that share nothing.
 
 "A series of models from the original model but the number of layers are reduced to generate predictions at different
-compute levels." Each member is the base network cut off behind a stage, with a head there, fine-tuned by itself; the
-last one is the base network. Tried one after another, each pays for itself from the image on.
+compute levels." Each member is the base network cut off behind a stage, with a head there; head and the last two
+stages are fine-tuned, the stages before them are the base network's. The last one is the base network. Tried one after
+another, each pays for itself from the image on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from fleet.baselines.scheme import Answers, Exit, Images
 from fleet.baselines.training import Batch, Task
 
 NAME = "ensemble"
-NOTE = "truncated networks cut from the base network, fine-tuned one by one; the deepest is the base network itself"
+NOTE = "networks cut from the base network, head and last two stages of each trained; the deepest is the base network"
+WHOLE = "-whole"
+"""Behind a member's name: all of its stages are trained."""
+TRAINED_STAGES = 2
+"""The last so many stages of a member are fine-tuned: training all of them costs two and a half times as much."""
 
 
 class Member(nn.Module):
@@ -56,25 +61,35 @@ def member_name(stage: int) -> str:
 
 
 class TrainMember:
-    """Fine-tuning of one member (see :class:`fleet.baselines.training.Recipe`)."""
+    """Fine-tuning of one member's end (see :class:`fleet.baselines.training.Recipe`)."""
 
-    def __init__(self, backbone: Backbone, stage: int) -> None:
-        self.name = member_name(stage)
-        self.trained = f"a network of {stage} stages and its head"
+    def __init__(self, backbone: Backbone, stage: int, *, whole: bool = False) -> None:
+        tuned = stage if whole else min(stage, TRAINED_STAGES)
+        self.name = member_name(stage) + (WHOLE if whole else "")
+        self.trained = f"a head on {stage} stages, and the last {tuned} of these"
         self.member = Member(backbone, stage)
+        self.frozen = self.member.stages[:-tuned].requires_grad_(False)
+        self.tuned = self.member.stages[-tuned:]
         self.model: nn.Module = self.member
 
     def parameters(self) -> tuple[Sequence[nn.Parameter], Sequence[nn.Parameter]]:
         """The stages' weights and the head's."""
-        return list(self.member.stages.parameters()), list(self.member.head.parameters())
+        return list(self.tuned.parameters()), list(self.member.head.parameters())
 
     def set_training(self) -> None:
-        """All of it is trained."""
+        """The first stages work as they will be used."""
         self.member.train()
+        self.frozen.eval()
 
     def loss(self, batch: Batch, task: Task) -> Tensor:
         """The base network's loss."""
-        return task.loss(self.member(task.augmented(batch)), batch.labels)
+        features = task.augmented(batch)
+        with torch.no_grad():
+            for stage in self.frozen:
+                features = stage(features)
+        for stage in self.tuned:
+            features = stage(features)
+        return task.loss(self.member.head(features), batch.labels)
 
 
 class Ensemble:

@@ -107,7 +107,8 @@ def _pictures(base: Backbone, states: Mapping[str, State], temperatures: Tempera
 
 
 def _begin_ensemble(name: str, base: Backbone, _samples: Tensor) -> Recipe:
-    return ensemble.TrainMember(base, int(name.removeprefix(f"{ensemble.NAME}-")))
+    stage = name.removeprefix(f"{ensemble.NAME}-").removesuffix(ensemble.WHOLE)
+    return ensemble.TrainMember(base, int(stage), whole=name.endswith(ensemble.WHOLE))
 
 
 FAMILIES: Final[Sequence[Family]] = (
@@ -156,7 +157,8 @@ def begin(part: str, base: Backbone, samples: Tensor) -> Recipe:
     """The training of a part of a scheme.
 
     Args:
-        part: one of ``PARTS``, or ``shallow-deep-joint`` for the published training of everything.
+        part: one of ``PARTS``; ``shallow-deep-joint`` for the published training of everything, and an ensemble's
+            member with ``-whole`` behind its name for that of all its stages.
         base: the base network; it is copied.
         samples: normalised training images, shape (N, 3, H, W).
 
@@ -167,6 +169,6 @@ def begin(part: str, base: Backbone, samples: Tensor) -> Recipe:
     if part == shallow_deep.Joint.name:
         return shallow_deep.Joint(own)
     for family in FAMILIES:
-        if part in family.parts:
+        if part.removesuffix(ensemble.WHOLE if family.name == ensemble.NAME else "") in family.parts:
             return family.begin(part, own, samples)
     raise FleetError(f"no baseline has a part '{part}'; there are {', '.join((*PARTS, shallow_deep.Joint.name))}")

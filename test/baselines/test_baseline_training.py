@@ -17,7 +17,7 @@ from fleet.baselines.config import Budget, load_baselines_config
 from fleet.baselines.jpeg import random_settings, to_bytes
 from fleet.baselines.registry import PARTS, begin
 from fleet.baselines.shallow_deep import Joint, adaptive_weights, work_shares
-from fleet.baselines.training import Moment, Run
+from fleet.baselines.training import Batch, Moment, Run, Task
 from fleet.errors import FleetError
 from fleet.training.augment import normalise
 from fleet.training.data import ImageSet
@@ -70,7 +70,6 @@ def test_training_changes_all_that_it_may_and_leaves_the_base_network_alone(
 
 def test_neurosurgeons_blocks_learn_at_64_pixels(tmp_path: Path) -> None:
     from fleet.backbones import build_backbone  # noqa: PLC0415
-    from fleet.baselines.training import Batch, Task  # noqa: PLC0415
     from fleet.training.data import ClassTable  # noqa: PLC0415
 
     torch.manual_seed(0)
@@ -183,3 +182,21 @@ def test_a_wrong_configuration_is_one_line(text: str, problem: str, tmp_path: Pa
     with pytest.raises(FleetError, match=problem) as caught:
         load_baselines_config(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("part", "frozen"), [("ensemble-5", 3), ("ensemble-5-whole", 0), ("ensemble-1", 0)])
+def test_of_an_ensemble_s_member_the_last_two_stages_are_trained_unless_all_are_asked_for(
+    base: Backbone, sets: Sets, part: str, frozen: int
+) -> None:
+    recipe = begin(part, base, samples(sets))
+    assert recipe.name == part
+    stages = list(recipe.member.stages)  # type: ignore[attr-defined]
+    recipe.set_training()
+    before = [state(stage) for stage in stages]
+    images = torch.from_numpy(sets[0].images[:4].copy())
+    labels = torch.from_numpy(sets[0].labels[:4].copy())
+    recipe.loss(Batch(images, labels, torch.Generator().manual_seed(1), 0.0), Task(CONFIG, sets[0], 0.5)).backward()
+    trained = [any(p.grad is not None for p in stage.parameters()) for stage in stages]
+    assert trained == [False] * frozen + [True] * (len(stages) - frozen)
+    for n in range(frozen):  # running statistics, too
+        assert all(torch.equal(before[n][key], value) for key, value in stages[n].state_dict().items())
