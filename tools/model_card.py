@@ -26,6 +26,10 @@ def card(manifest: dict[str, Any], evaluation: dict[str, Any], int8: dict[str, A
         origin: a paragraph on where the weights began, or nothing.
     """
     notes, conditions = manifest["notes"], evaluation["conditions"]
+    went_on = "--bundle" in notes.get("training", "")
+    config = (
+        f"{manifest['name']}-exits.yaml --bundle models/{manifest['name']}" if went_on else f"{manifest['name']}.yaml"
+    )
     lines = [
         f"# {manifest['name']}",
         "",
@@ -37,7 +41,7 @@ def card(manifest: dict[str, Any], evaluation: dict[str, Any], int8: dict[str, A
         "",
         "Trained and written with",
         "",
-        f"    fleet train config/training/{manifest['name']}.yaml --output RUN",
+        f"    fleet train config/training/{config} --output RUN",
         f"    fleet export RUN --output models/{manifest['name']}",
         "",
         *([origin, ""] if origin else []),

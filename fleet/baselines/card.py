@@ -12,6 +12,7 @@ from fleet.baselines.registry import FAMILIES
 from fleet.baselines.store import Index
 from fleet.bundle import Bundle
 from fleet.training.config import TrainingConfig
+from fleet.training.exits import IMAGES_NOTE
 
 PLAN = "plan.json"
 _HEADER: Final = "| part | what is trained | epochs | images | steps | minutes | weights fine-tuned | new weights |"
@@ -97,28 +98,28 @@ def write_plan(directory: Path, index: Index, bundle: Bundle, config: TrainingCo
         },
         "machine": "one core a training of a shared two-core x86-64 machine",
         "schemes": [
-            *_fleet(config),
+            *_fleet(bundle, config),
             *(_entry(family.name, index, config) for family in FAMILIES if family.name in index.entries),
         ],
     }
     (directory / PLAN).write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _fleet(config: TrainingConfig) -> Iterator[dict[str, Any]]:
+def _fleet(bundle: Bundle, config: TrainingConfig) -> Iterator[dict[str, Any]]:
     if config.exits is None:
         return
-    images = config.exits.steps * config.exits.batch
+    images = int(bundle.notes.get(IMAGES_NOTE, config.exits.steps * config.exits.batch))
     yield {
         "name": "fleet",
-        "parts": "encoders and exit blocks",
-        "trained": f"encoders and exit blocks, the base network frozen; {config.exits.exits_a_step} exits a step",
-        "frozen": True,
+        "parts": "encoders, exit blocks, the hub's trunk",
+        "trained": bundle.notes.get("training", ""),
+        "frozen": False,
         "images": images,
         "batch": config.exits.batch,
         "seed": config.seed,
-        "variant": "a short training on the frozen base network",
+        "variant": "a short training behind the device's frozen base network",
         "published": "a fusion block for every combination of sizes (FLEET section 3.3)",
-        "full_command": "raise exits.steps in config/training/backyard.yaml, then fleet train with it",
+        "full_command": "raise exits.steps in config/training/backyard-exits.yaml, then fleet train with it",
     }
 
 

@@ -49,6 +49,8 @@ from fleet.training.transplant import transplant
 
 CHECKPOINT = "exits.pt"
 LOG = "exits.csv"
+IMAGES_NOTE = "images of the exits"
+"""Under which a bundle says how many images its encoders and exits were trained on."""
 FIGURE = "exits.png"
 ROW_EVERY = 50  # steps
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
@@ -149,9 +151,15 @@ class ExitTraining:
         self.optimiser = torch.optim.AdamW(groups, lr=self.plan.peak, weight_decay=0.01)
         self.ema: Ema | None = None  # begins with the first step, whatever the weights begin with
         self.began_with = ""
+        self.notes_before: dict[str, str] = {}  # of the bundle that it began with
         self.step = 0
         self.loss = self.bits = 0.0  # running means; bits a coefficient, estimated
         self.rows: list[dict[str, float]] = []
+
+    @property
+    def images_seen(self) -> int:
+        """Images that encoders and exits were trained on so far."""
+        return int(self.notes_before.get(IMAGES_NOTE, 0)) + self.step * self.plan.batch
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -190,6 +198,7 @@ class ExitTraining:
         """
         transplant(bundle, self.encoders, self.cloud)
         self.began_with = f"{bundle.name} ({bundle.identity.hex()[:16]})"
+        self.notes_before = dict(bundle.notes)
         for n, layout in bundle.layouts.items():
             there = layout.channels
             low, step = (torch.tensor(v, device=self.device) for v in (layout.quantiser.low, layout.quantiser.step))
@@ -407,6 +416,7 @@ class ExitTraining:
             "trunk": self.cloud.backbone.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "began_with": self.began_with,
+            "notes_before": self.notes_before,
             "means": {str(n): mean for n, mean in self.means.items()},
             "optimiser": self.optimiser.state_dict(),
             # The layouts follow the means and quantisers only now and then.
@@ -442,7 +452,7 @@ class ExitTraining:
         if state["ema"] is not None:
             self.ema = Ema(self.trained, self.plan.ema)
             self.ema.load_state_dict(state["ema"])
-        self.began_with = state["began_with"]
+        self.began_with, self.notes_before = state["began_with"], state["notes_before"]
         for n, mean in state["means"].items():
             self.means[int(n)].copy_(mean)
         self.optimiser.load_state_dict(state["optimiser"])

@@ -23,7 +23,7 @@ from fleet.training.calibrate import judged, thresholds, with_temperatures
 from fleet.training.checkpoint import load_checkpoint
 from fleet.training.config import TrainingConfig, parse_config
 from fleet.training.data import load_training_sets
-from fleet.training.exits import CHECKPOINT, ExitTraining
+from fleet.training.exits import CHECKPOINT, IMAGES_NOTE, ExitTraining
 
 COUNTED = 2000
 """Training images that the codec's frequency tables are counted on."""
@@ -86,6 +86,7 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
                 "licence": "Apache-2.0 (code and weights)",
                 "data": DATA_NOTE,
                 "training": _history(run, config, training),
+                IMAGES_NOTE: str(training.images_seen),
             },
         )
     if not int8:
@@ -102,7 +103,8 @@ def _history(run: Path, config: TrainingConfig, training: ExitTraining) -> str:
     epochs = ", ".join(f"{phase.epochs} epochs at {phase.size} pixels" for phase in config.phases)
     base_part = f"{f'from {begun}, ' if begun else ''}{epochs}, batch {config.optimiser.batch}"
     if training.began_with:
-        base_part = f"base network, encoders and exits from the bundle {training.began_with}"
+        before = training.notes_before.get("training", "not known").partition("; then `fleet export`")[0]
+        base_part = f"the bundle {training.began_with} ({before.removeprefix('`fleet train`: ')}) with `--bundle`"
     trained = "encoders, exits and the hub's trunk" if config.exits.trunk_peak > 0 else "encoders and exits"
     return (
         f"`fleet train`: {base_part}, then {config.exits.steps} steps for {trained} on the frozen base network "

@@ -13,7 +13,15 @@ SHIPPED = sorted((Path(__file__).parents[2] / "config" / "training").glob("*.yam
 
 
 def test_every_data_set_of_the_paper_and_the_demo_has_a_configuration() -> None:
-    expected = {"backyard", "cifar-10", "cifar-100", "imagenet-100", "tiny-imagenet-100", "tiny-imagenet-200"}
+    expected = {
+        "backyard",
+        "backyard-exits",
+        "cifar-10",
+        "cifar-100",
+        "imagenet-100",
+        "tiny-imagenet-100",
+        "tiny-imagenet-200",
+    }
     assert {path.stem for path in SHIPPED} >= expected
 
 

@@ -19,7 +19,7 @@ from fleet.fusion import load_cloud
 from fleet.runtime import DeviceNetwork
 from fleet.training.config import DataConfig, ExitConfig, TrainingConfig
 from fleet.training.data import load_training_sets
-from fleet.training.exits import ExitTraining
+from fleet.training.exits import IMAGES_NOTE, ExitTraining
 
 EXITS = ExitConfig(
     channels=(2, 3), base=2, rungs=(2, 4, 6, 8), levels=8, steps=4, close_steps=1, batch=4, trunk_peak=0.01, ema=0.9
@@ -149,6 +149,8 @@ def test_the_command_goes_on_from_a_bundle_and_writes_another(bundle, colours, t
     more = Bundle.load(tmp_path / "more")
     assert [layout.channels for layout in more.layouts.values()] == [3, 3]
     assert bundle.identity.hex()[:16] in more.notes["training"]
+    assert "then 4 steps" in more.notes["training"]  # of the bundle before
+    assert (bundle.notes[IMAGES_NOTE], more.notes[IMAGES_NOTE]) == ("16", "24")
 
 
 def test_a_bundle_of_other_classes_is_refused(tiny_bundle, colours, tmp_path):
