@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Shallow-Deep heads as local exits of a bundle: what races against the radio (design 12.7)."""
+"""Trained heads as local exits of a bundle: what races against the radio (design 12.7). Our own, or Shallow-Deep's."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from fleet.baselines import own
 from fleet.baselines.finish import scores
+from fleet.baselines.registry import fill
 from fleet.baselines.shallow_deep import NAME, ShallowDeep
-from fleet.baselines.store import load_schemes
+from fleet.baselines.store import base_network, load_schemes
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
 from fleet.local_exits import LocalHead
 from fleet.packet import LOCAL_ANSWER_STAGE
 from fleet.training.calibrate import MAX_LOSS, judged, thresholds, with_temperatures
+from fleet.training.checkpoint import load_checkpoint
 from fleet.training.data import ImageSet
 
 
@@ -37,7 +40,7 @@ def parse_stages(text: str) -> tuple[int, ...]:
 def local_heads(
     bundle: Bundle, stored: Path, calibration: ImageSet, stages: Sequence[int], *, max_loss: float = MAX_LOSS
 ) -> dict[int, LocalHead]:
-    """Trained heads with temperatures and thresholds, by the rule of :func:`fleet.training.calibrate.thresholds`.
+    """Shallow-Deep's heads with temperatures and thresholds (:func:`fleet.training.calibrate.thresholds`).
 
     Args:
         bundle: whose base network they were trained on; its trigger and unit apply.
@@ -51,6 +54,40 @@ def local_heads(
     """
     scheme = load_schemes(bundle, stored, (NAME,))[NAME]
     assert isinstance(scheme, ShallowDeep)
+    return _chosen(bundle, scheme, calibration, stages, max_loss)
+
+
+def own_heads(
+    bundle: Bundle, checkpoint: Path, calibration: ImageSet, stages: Sequence[int], *, max_loss: float = MAX_LOSS
+) -> tuple[dict[int, LocalHead], str]:
+    """Our own heads from their training's checkpoint, and how they were trained, in words.
+
+    Args:
+        bundle: whose base network they were trained on; its trigger and unit apply.
+        checkpoint: of the part ``local-exits`` (``fleet baselines train --only local-exits``).
+        calibration: images that nothing was trained on.
+        stages: behind which exits are wanted.
+        max_loss: as :func:`local_heads` takes it.
+
+    Raises:
+        FleetError: no such checkpoint, an unfinished one or one of another network, or no head behind a stage.
+    """
+    state = load_checkpoint(checkpoint)
+    spent = state.get("spent", {})
+    if spent.get("scheme") != own.NAME:
+        raise FleetError(f"{checkpoint} is of another training: give the one of `--only {own.NAME}`")
+    if state["step"] < state["run"]["steps"]:
+        raise FleetError(f"{own.NAME} has done {state['step']} of {state['run']['steps']} steps: train it first")
+    network = own.build(base_network(bundle))
+    fill(network.heads, state["ema"]["model"], own.NAME)
+    scheme = ShallowDeep(network, (1.0,) * (len(network.exit_stages) + 1))
+    told = f"{spent['trained']}: {spent['images']:,} images, {spent['epochs']} epochs"
+    return _chosen(bundle, scheme, calibration, stages, max_loss), told
+
+
+def _chosen(
+    bundle: Bundle, scheme: ShallowDeep, calibration: ImageSet, stages: Sequence[int], max_loss: float
+) -> dict[int, LocalHead]:
     rows = {exit_.stage: exit_ for exit_ in scheme.exits[:-1]}
     if odd := [n for n in stages if n not in rows]:
         raise FleetError(f"there is no trained head behind stage {odd[0]}; there are {', '.join(map(str, rows))}")

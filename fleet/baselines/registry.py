@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fleet.backbones import Backbone
-from fleet.baselines import branchynet, clio, ensemble, jpeg, neurosurgeon, shallow_deep
+from fleet.baselines import branchynet, clio, ensemble, jpeg, neurosurgeon, own, shallow_deep
 from fleet.baselines.exit_network import EXIT_STAGES
 from fleet.baselines.scheme import LocalScheme, OffloadScheme
 from fleet.baselines.training import Recipe
@@ -157,18 +157,20 @@ def begin(part: str, base: Backbone, samples: Tensor) -> Recipe:
     """The training of a part of a scheme.
 
     Args:
-        part: one of ``PARTS``; ``shallow-deep-joint`` for the published training of everything, and an ensemble's
-            member with ``-whole`` behind its name for that of all its stages.
+        part: one of ``PARTS``; ``shallow-deep-joint`` for the published training of everything; an ensemble's
+            member with ``-whole`` behind its name for that of all its stages; ``local-exits`` for our own.
         base: the base network; it is copied.
         samples: normalised training images, shape (N, 3, H, W).
 
     Raises:
         FleetError: no such part.
     """
-    own = copy.deepcopy(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    own_base = copy.deepcopy(base).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if part == own.NAME:
+        return own.OwnExits(own_base)
     if part == shallow_deep.Joint.name:
-        return shallow_deep.Joint(own)
+        return shallow_deep.Joint(own_base)
     for family in FAMILIES:
         if part.removesuffix(ensemble.WHOLE if family.name == ensemble.NAME else "") in family.parts:
-            return family.begin(part, own, samples)
+            return family.begin(part, own_base, samples)
     raise FleetError(f"no baseline has a part '{part}'; there are {', '.join((*PARTS, shallow_deep.Joint.name))}")

@@ -43,9 +43,14 @@ class ClassifiersOnly:
     trained = "internal classifiers only, the base network frozen"
 
     def __init__(self, backbone: Backbone) -> None:
-        self.network = build(backbone)
+        self.network = self.build(backbone)
         self.network.backbone.requires_grad_(False)
         self.model: nn.Module = self.network.heads
+
+    @staticmethod
+    def build(backbone: Backbone) -> ExitNetwork:
+        """The network with untrained heads."""
+        return build(backbone)
 
     def parameters(self) -> tuple[Sequence[nn.Parameter], Sequence[nn.Parameter]]:
         """Only new weights."""
@@ -60,10 +65,11 @@ class ClassifiersOnly:
         """Sum of the classifiers' losses; the network's own end has nothing to learn."""
         features = task.augmented(batch)
         losses = []
-        for n, stage in enumerate(self.network.backbone.stages[: max(EXIT_STAGES)], start=1):
+        stages = self.network.exit_stages
+        for n, stage in enumerate(self.network.backbone.stages[: max(stages)], start=1):
             with torch.no_grad():
                 features = stage(features)
-            if n in EXIT_STAGES:
+            if n in stages:
                 losses.append(task.loss(self.network.heads[str(n)](features), batch.labels))
         return torch.stack(losses).sum()
 

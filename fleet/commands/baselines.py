@@ -140,15 +140,18 @@ def attach(
     stored: Stored = Path("models/baselines"),
     data: Data = None,
     cache: Cache = Path("~/.cache/fleet"),
-    stages: Annotated[str, typer.Option(help="Stages that get an exit, as 5,8,11,13.")] = "5,8,11,13",
+    own: Annotated[
+        Path | None, typer.Option(help="Checkpoint of our own heads, `local-exits.pt`; Shallow-Deep's without it.")
+    ] = None,
+    stages: Annotated[str, typer.Option(help="Stages that get an exit, as 8,11,13.")] = "8,11,13",
     pictures: Annotated[int, typer.Option(help="Calibration pictures for temperatures and thresholds.")] = 2500,
 ) -> None:
-    """Give a bundle the Shallow-Deep heads as local exits, which race against the radio.
+    """Give a bundle local exits, which race against the radio: our own heads, or Shallow-Deep's.
 
     They sit on the same frozen base network, so the device runs its stages once. Thresholds are those with which an
     exit loses at most a point against the whole network, from the calibration split.
     """
-    from fleet.baselines.local import local_heads, parse_stages  # noqa: PLC0415
+    from fleet.baselines.local import local_heads, own_heads, parse_stages  # noqa: PLC0415
     from fleet.local_exits import attach_local_exits  # noqa: PLC0415
 
     console = Console()
@@ -156,8 +159,13 @@ def attach(
     wanted = parse_stages(stages)
     _, calibration = _images(_settings(config), data, cache, bundle)
     with console.status("temperatures and thresholds on the calibration split"):
-        heads = local_heads(bundle, stored, calibration.part(0, pictures), wanted)
+        told = "Shallow-Deep's internal classifiers"
+        if own is None:
+            heads = local_heads(bundle, stored, calibration.part(0, pictures), wanted)
+        else:
+            heads, told = own_heads(bundle, own, calibration.part(0, pictures), wanted)
     changed = attach_local_exits(bundle.path, heads)
+    changed = changed.save({**changed.notes, "local exits": told})
     for n, head in heads.items():
         console.print(f"local exit {n}: temperature {head.temperature:.3f}, threshold {head.threshold:.4f}")
     console.print(f"{changed.path} is now {changed.identity.hex()}")

@@ -18,12 +18,14 @@ from typer.testing import CliRunner
 from fleet.backbones import Backbone
 from fleet.baselines import SCHEMES, load_schemes
 from fleet.baselines.finish import families
+from fleet.baselines.own import build
 from fleet.baselines.registry import PARTS, fill
 from fleet.baselines.shallow_deep import ShallowDeep
 from fleet.baselines.store import INDEX, base_network, digest, load_index
 from fleet.bundle import Bundle
 from fleet.cli import app
 from fleet.errors import FleetError
+from fleet.runtime import DeviceNetwork
 from fleet.training.checkpoint import load_checkpoint
 
 RUNNER = CliRunner()
@@ -203,6 +205,40 @@ def test_trained_heads_become_local_exits_of_a_bundle(
         invoke("attach", copy, "--config", config, "--stored", stored, *options[2:], "--stages", "4")
     with pytest.raises(FleetError, match="not 'five'"):
         invoke("attach", copy, "--config", config, "--stored", stored, *options[2:], "--stages", "five")
+
+
+def test_our_own_heads_become_local_exits_and_are_no_rival(
+    trained: tuple[Path, Path, list[str]], coloured_bundle: Bundle, tmp_path: Path
+) -> None:
+    config, stored, options = trained
+    budgets = yaml.safe_load(config.read_text()) | {"schemes": {"local-exits": {"epochs": 1, "batch": 32}}}
+    own = config.with_name("own.yaml")
+    own.write_text(yaml.safe_dump(budgets))
+    invoke("train", own, *options, "--runs", tmp_path / "runs", "--threads", 1)
+    checkpoint = tmp_path / "runs" / "local-exits.pt"
+    copy = Path(shutil.copytree(coloured_bundle.path, tmp_path / "bundle"))
+    attach = ("attach", copy, "--config", config, "--stored", stored, *options[2:], "--own")
+    invoke(*attach, checkpoint, "--stages", "8,13")
+    bundle = Bundle.load(copy)
+    assert sorted(bundle.local_exits) == [8, 13]
+    assert all(head.macs["depthwise"] > 0 for head in bundle.local_exits.values())
+    assert bundle.notes["local exits"].endswith("32 images, 1 epochs")
+    network = build(base_network(bundle))
+    network.heads.load_state_dict(load_checkpoint(checkpoint)["ema"]["model"])
+    images = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        expected = network.eval()(images)[0]
+    device = DeviceNetwork(bundle)
+    features = images.numpy()
+    for n in range(1, 9):
+        features = device.run(n, features).features
+    np.testing.assert_allclose(device.run_local(8, features).ravel(), expected[0].numpy(), atol=0.02)
+    for wrong, said in (
+        (config.parent / "runs" / "clio.pt", "another training"),
+        (tmp_path / "no.pt", "no checkpoint"),
+    ):
+        with pytest.raises(FleetError, match=said):
+            invoke(*attach, wrong)
 
 
 def test_the_hash_of_a_network_is_that_of_its_weights(coloured_bundle: Bundle) -> None:

@@ -13,6 +13,7 @@ from coloured_pictures import CONFIG
 from torch import Tensor, nn
 
 from fleet.backbones import Backbone
+from fleet.baselines import own
 from fleet.baselines.config import Budget, load_baselines_config
 from fleet.baselines.jpeg import random_settings, to_bytes
 from fleet.baselines.registry import PARTS, begin
@@ -163,7 +164,7 @@ def test_settings_to_train_on_cover_qualities_sizes_and_formats() -> None:
 def test_the_shipped_budgets_name_every_part() -> None:
     folder = Path(__file__).resolve().parents[2] / "config"
     found = load_baselines_config(folder / "baselines.yaml")
-    assert set(found.schemes) == set(PARTS)
+    assert set(found.schemes) == {*PARTS, own.NAME}
     assert (folder / found.training).is_file()
 
 
