@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -69,10 +70,10 @@ class ExitBlock(nn.Module):
 
 
 class CloudNetwork(nn.Module):
-    """All exits over one shared trunk: the backbone's own remaining stages and head.
+    """All exits over one shared trunk: the remaining stages and head of the backbone, or of the hub's own copy.
 
     Args:
-        backbone: the trained backbone; its stages and head are shared, not copied.
+        backbone: the trained backbone or the hub's copy; its stages and head are shared, not copied.
         channels: channels that travel, by stage.
         fuse: k of the paper, how many stages an exit fuses (2; fewer where there are not so many).
     """
@@ -126,6 +127,12 @@ class CloudNetwork(nn.Module):
 
 TRUNK = "trunk."
 """How the hub's file of a bundle names the trunk's weights where they are not the base network's."""
+
+
+def has_own_trunk(bundle: Bundle) -> bool:
+    """Whether a bundle's hub has other weights behind its exits than the device has."""
+    with safe_open(bundle.cloud_path, "pt") as file:
+        return any(key.startswith(TRUNK) for key in file.keys())  # noqa: SIM118 - no mapping
 
 
 def with_trunk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

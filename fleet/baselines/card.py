@@ -12,7 +12,7 @@ from fleet.baselines.registry import FAMILIES
 from fleet.baselines.store import Index
 from fleet.bundle import Bundle
 from fleet.training.config import TrainingConfig
-from fleet.training.exits import IMAGES_NOTE
+from fleet.training.exits import noted_images
 
 PLAN = "plan.json"
 _HEADER: Final = "| part | what is trained | epochs | images | steps | minutes | weights fine-tuned | new weights |"
@@ -108,7 +108,7 @@ def write_plan(directory: Path, index: Index, bundle: Bundle, config: TrainingCo
 def _fleet(bundle: Bundle, config: TrainingConfig) -> Iterator[dict[str, Any]]:
     if config.exits is None:
         return
-    images = int(bundle.notes.get(IMAGES_NOTE, config.exits.steps * config.exits.batch))
+    images = noted_images(bundle.notes, config.exits.steps * config.exits.batch)
     yield {
         "name": "fleet",
         "parts": "encoders, exit blocks, the hub's trunk",
@@ -119,7 +119,8 @@ def _fleet(bundle: Bundle, config: TrainingConfig) -> Iterator[dict[str, Any]]:
         "seed": config.seed,
         "variant": "a short training behind the device's frozen base network",
         "published": "a fusion block for every combination of sizes (FLEET section 3.3)",
-        "full_command": "raise exits.steps in config/training/backyard-exits.yaml, then fleet train with it",
+        "full_command": "raise exits.steps in config/training/backyard-exits.yaml, then "
+        "fleet train config/training/backyard-exits.yaml --bundle models/backyard --output NEW",
     }
 
 

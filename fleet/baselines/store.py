@@ -62,7 +62,7 @@ class Index:
 
 
 def base_network(bundle: Bundle) -> Backbone:
-    """The base network of a bundle, as the device and the hub's trunk have it, ready to run.
+    """The base network of a bundle, as the device has it, ready to run.
 
     Raises:
         FleetError: the bundle's weights do not fit its manifest.

@@ -55,7 +55,8 @@ def trace(
     rivals: Annotated[Path | None, typer.Option(help="Folder of the trained rivals; none without it.")] = None,
     renew: Annotated[list[str] | None, typer.Option(help="Record this rival anew; again for more.")] = None,
     only: Annotated[
-        str | None, typer.Option(help="Of the exits, record this split only: test or calibration; two may run at once.")
+        str | None,
+        typer.Option(help="Of exits and rivals, record this split only: test or calibration; two may run at once."),
     ] = None,
     precision: Annotated[str, typer.Option(help="Which ONNX stages run: float or int8.")] = "float",
     threads: Annotated[int, typer.Option(help="Threads of the hub's network.", min=1)] = 1,
@@ -75,6 +76,8 @@ def trace(
         raise FleetError(f"precision is float or int8, not '{precision}'")
     if only not in (None, "test", "calibration"):
         raise FleetError(f"--only is test or calibration, not '{only}'")
+    if renew and only:
+        raise FleetError("--renew forgets both splits of a rival: leave --only out")
     payloads = list(dict.fromkeys(payload or [MAX_PAYLOAD]))
     for size in payloads:
         if not MIN_PAYLOAD <= size <= MAX_PAYLOAD:
@@ -156,8 +159,9 @@ def _record(
             every = recording.plan_sets(recorder, bundle, cloud, payload, sets)
             task = progress.add_task(f"test: {len(every.states)} sets of packets, {payload} bytes", total=sets)
             recording.save_exits(recorder, bundle, cloud, "test", every, lambda n, t=task: progress.advance(t, n))  # type: ignore[misc]
-    if rivals is not None and only is None:
-        _record_rivals(recorder, bundle, frames, expanded(rivals).absolute(), renew, progress)
+    if rivals is not None:
+        chosen = {split: seen for split, seen in frames.items() if only in (None, split)}
+        _record_rivals(recorder, bundle, chosen, expanded(rivals).absolute(), renew, progress)
 
 
 def _record_device(

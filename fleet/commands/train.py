@@ -52,6 +52,8 @@ def train(
     from fleet.training.checkpoint import only_writer  # noqa: PLC0415
     from fleet.training.data import load_training_sets  # noqa: PLC0415
 
+    if bundle is not None and (weights is not None or budget_minutes > 0):
+        raise FleetError("--bundle trains exits only: it goes with neither --weights nor --budget-minutes")
     console = Console()
     settings = _settings(config, output, resume=resume, exits_only=bundle is not None)
     where = _device(device, threads)
@@ -83,7 +85,10 @@ def _settings(config: Path, output: Path, *, resume: bool, exits_only: bool) -> 
     from fleet.training.config import load_config, parse_config  # noqa: PLC0415
 
     settings = load_config(config)
-    path = output / (EXITS if exits_only else CHECKPOINT)
+    path, other = (output / name for name in ((EXITS, CHECKPOINT) if exits_only else (CHECKPOINT, EXITS)))
+    if other.exists() and (exits_only or not path.exists()):
+        how = "without" if exits_only else "with"
+        raise FleetError(f"{output} holds a run that was begun {how} --bundle: choose another --output")
     if not resume:
         if path.exists():
             msg = f"{output} already holds a run; add --resume to go on with it or choose another --output"

@@ -22,10 +22,10 @@ from fleet.evaluation.certainty import Judged, Rule, Truth, Unit, judge_rows
 from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS, Plan, Variant
 from fleet.evaluation.replay import Packets
-from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_local
+from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_alone, choose_local
 from fleet.evaluation.schemes.ours import DEVICE, Manner, Pace, Race, Recorded
 from fleet.evaluation.schemes.upload import Uploads, variants
-from fleet.evaluation.stopping import Choice, choose_each, choose_single, optimism
+from fleet.evaluation.stopping import ALIKE, NEVER, Choice, choose_each, choose_single, optimism
 from fleet.evaluation.trace import (
     SPLITS,
     Split,
@@ -216,17 +216,23 @@ class Contest:
     @cached_property
     def local_points(self) -> dict[str, LocalPoint]:
         """The local schemes' operating points."""
-        return {
-            name: choose_local(exits["calibration"], self.target + self.local_guards[name])
-            for name, exits in self.local.items()
-        }
+        found = {}
+        for name, exits in self.local.items():
+            target = self.target + self.local_guards[name]
+            point = choose_local(exits["calibration"], target)
+            alone = choose_alone(exits["calibration"], self.target)
+            reached = point.choice.score.accuracy >= target - ALIKE
+            if alone is not None and not (reached and point.choice.score.cost <= alone.choice.score.cost):
+                point = alone
+            found[name] = point
+        return found
 
     def guard(self, name: str, payload: int) -> float:
         """What a variant of FLEET gains in accuracy by being chosen on the images that it is judged on.
 
         Thresholds are fitted to the calibration split, so they keep their promise less well elsewhere the more of
-        them there are. Every scheme with thresholds must reach the target with so much to spare. It is the mean over a
-        few links, for that of one is noisy.
+        them there are. Every scheme with thresholds must reach the target with so much to spare; what has none, an
+        exit that always answers, owes nothing. It is the mean over a few links, for that of one is noisy.
         """
         if not self.plan.guard:
             return 0.0
@@ -236,7 +242,7 @@ class Contest:
             for ci_ms in GUARD_CI_MS:
                 link = LinkParameters(ci_ms=ci_ms, packets=4, payload=payload)
                 for manner in variant.manners:
-                    race = self.race(variant, manner, "calibration", link, ())
+                    race = self.race(variant, manner, "calibration", link, self._teams(variant)[-1])
                     found.append(optimism(race.runs, self.target, choose_each if variant.each else choose_single))
             self._guards[name, payload] = float(np.mean(found))
         return self._guards[name, payload]
@@ -292,6 +298,7 @@ class Contest:
         guard = self.guard(name, link.payload)
         target = self.target + guard
         best: tuple[Choice, tuple[int, ...], Manner] | None = None
+        waits: tuple[Choice, tuple[int, ...], Manner] | None = None
         names: tuple[str, ...] = ()
         for heads, manner in itertools.product(self._teams(variant), variant.manners):
             race = self.race(variant, manner, "calibration", link, heads)
@@ -301,12 +308,19 @@ class Contest:
             hints[key] = choice.thresholds
             if best is None or choice.score.better(best[0].score, target):
                 best, names = (choice, heads, manner), race.names
+            never = (NEVER,) * race.exits
+            waiting = Choice(never, race.runs.score(np.asarray(never)))
+            if waits is None or waiting.score.better(waits[0].score, self.target):
+                waits = waiting, heads, manner
         assert best is not None
+        assert waits is not None
+        if best[0].score.accuracy < target - ALIKE <= waits[0].score.accuracy + guard:
+            best, guard, target = waits, 0.0, self.target  # no threshold, nothing owed
         choice, heads, manner = best
         score = choice.score
         levels = {n: _level(t) for n, t in zip(names, choice.thresholds, strict=False)}
         point = {"thresholds": levels, "manner": asdict(manner)}
-        if score.accuracy < target - 1e-9:
+        if score.accuracy < target - ALIKE:
             return Result(point, (score.accuracy, score.cost), guard=guard)
         test = self.race(variant, manner, "test", link, heads)
         outcomes, right, who = test.end(choice.thresholds)
@@ -334,10 +348,11 @@ class Contest:
 
     def _local(self, name: str, link: LinkParameters) -> Result:
         point = self.local_points[name]
-        exits, score, guard = self.local[name]["test"], point.choice.score, self.local_guards[name]
+        exits, score = self.local[name]["test"], point.choice.score
+        guard = self.local_guards[name] if len(point.asked) > 1 else 0.0
         levels = {exits.names[n]: _level(t) for n, t in zip(point.asked[:-1], point.choice.thresholds, strict=False)}
         about = {"exits": [exits.names[n] for n in point.asked], "thresholds": levels}
-        if score.accuracy < self.target + guard - 1e-9:
+        if score.accuracy < self.target + guard - ALIKE:
             return Result(about, (score.accuracy, score.cost), guard=guard)
         answered, right, who = exits.end(point.asked, point.choice.thresholds)
         shares = np.bincount(who, minlength=len(exits.names)) / len(who)

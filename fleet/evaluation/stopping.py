@@ -229,6 +229,8 @@ def optimism(runs: Runs, target: float, choose: Callable[[Runs, float], Choice])
     thresholds that know it and once by some that do not. Half as many images are twice as easy to fit, so half of that
     difference is what the choice on all of them gains.
     """
+    if runs.images < 2:
+        return 0.0
     halves = runs.half(0), runs.half(1)
     choices = [choose(half, target) for half in halves]
     known = sum(choice.score.accuracy for choice in choices)

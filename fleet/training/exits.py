@@ -33,7 +33,7 @@ from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import softmax
 from fleet.export import counted, new_encoders, stage_layouts
-from fleet.fusion import CloudNetwork
+from fleet.fusion import CloudNetwork, has_own_trunk
 from fleet.ladder import finest_grid
 from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
@@ -55,6 +55,12 @@ FIGURE = "exits.png"
 ROW_EVERY = 50  # steps
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
 _SMALLEST_RUN, _LARGEST_RUN = 60, 1000  # coefficients a packet holds: 20 bytes at 3 bits, 244 at 2
+
+
+def noted_images(notes: Mapping[str, str], otherwise: int) -> int:
+    """What a bundle says of :data:`IMAGES_NOTE`; notes are free text, so anything but a number says nothing."""
+    said = notes.get(IMAGES_NOTE, "")
+    return int(said) if said.isdecimal() else otherwise
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,13 @@ class ExitTraining:
     @property
     def images_seen(self) -> int:
         """Images that encoders and exits were trained on so far."""
-        return int(self.notes_before.get(IMAGES_NOTE, 0)) + self.step * self.plan.batch
+        return noted_images(self.notes_before, 0) + self.step * self.plan.batch
+
+    @property
+    def settled(self) -> bool:
+        """Whether the run's last step is done and its result, averages included, is what the weights are."""
+        last = self.rows[-1] if self.rows else {"bits": 0.0}
+        return self.step >= self.plan.steps and "bits" not in last and last["step"] == self.step
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -196,6 +208,8 @@ class ExitTraining:
         Raises:
             FleetError: other stages, grids or levels, fewer channels, or another network than here.
         """
+        if self.cloud.backbone is self.backbone and has_own_trunk(bundle):
+            raise FleetError(f"the hub of {bundle.path} has a trunk of its own: give exits.trunk_peak above 0")
         transplant(bundle, self.encoders, self.cloud)
         self.began_with = f"{bundle.name} ({bundle.identity.hex()[:16]})"
         self.notes_before = dict(bundle.notes)
@@ -337,7 +351,7 @@ class ExitTraining:
             if time.monotonic() - saved > save_every_s:
                 self.save()
                 saved = time.monotonic()
-        if not self.rows or self.rows[-1]["step"] < self.step or "bits" in self.rows[-1]:  # not done already
+        if not self.settled:
             if self.ema is not None:
                 self.trained.load_state_dict(self.ema.model.state_dict())
             self.layouts = self.make_layouts()

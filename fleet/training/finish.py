@@ -56,7 +56,7 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     backbone = build_backbone(config.backbone, input_size=config.input_size, classes=len(table.names))
     training = ExitTraining(config, backbone, train, calibration, run)
     training.resume()
-    if training.step < training.plan.steps:
+    if training.step < training.plan.steps or not training.settled:
         raise FleetError(f"{run} has done {training.step} of {training.plan.steps} steps: fleet train --resume first")
     classes = table.classes()
     labels = calibration.labels

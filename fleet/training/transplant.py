@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fleet.backbones import IN_BUNDLE
 from fleet.bundle import Bundle
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
@@ -43,16 +44,17 @@ def transplant(bundle: Bundle, encoders: nn.ModuleDict, cloud: CloudNetwork) -> 
         _fill_encoder(bundle, n, encoder)
     state = {key: value.float() for key, value in load_file(bundle.cloud_path).items() if value.is_floating_point()}
     state = with_trunk(state)
-    for n, stages in cloud.fused.items():
-        block = cloud.exits[str(n)]
-        assert isinstance(block, ExitBlock)
-        places = _places([old[m] for m in stages], [new[m] for m in stages])
-        for name, tensor in block.state_dict().items():
-            if tensor.is_floating_point():
-                _fill(tensor, state.pop(f"exits.{n}.{name}"), places)
+    trunk = {key: value for key, value in cloud.state_dict().items() if key.startswith(IN_BUNDLE)}
     try:
-        cloud.load_state_dict(state, strict=False)
-    except RuntimeError as err:
+        for n, stages in cloud.fused.items():
+            block = cloud.exits[str(n)]
+            assert isinstance(block, ExitBlock)
+            places = _places([old[m] for m in stages], [new[m] for m in stages])
+            for name, tensor in block.state_dict().items():
+                if tensor.is_floating_point():
+                    _fill(tensor, state.pop(f"exits.{n}.{name}"), places)
+        cloud.load_state_dict({key: state[key] for key, v in trunk.items() if v.is_floating_point()}, strict=False)
+    except (RuntimeError, KeyError, IndexError) as err:
         raise FleetError(f"{bundle.cloud_path} is of another network: {' '.join(str(err).split())[:160]}") from err
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from fleet.backbones import build_backbone
@@ -19,7 +20,7 @@ from fleet.fusion import load_cloud
 from fleet.runtime import DeviceNetwork
 from fleet.training.config import DataConfig, ExitConfig, TrainingConfig
 from fleet.training.data import load_training_sets
-from fleet.training.exits import IMAGES_NOTE, ExitTraining
+from fleet.training.exits import IMAGES_NOTE, ExitTraining, noted_images
 
 EXITS = ExitConfig(
     channels=(2, 3), base=2, rungs=(2, 4, 6, 8), levels=8, steps=4, close_steps=1, batch=4, trunk_peak=0.01, ema=0.9
@@ -158,3 +159,47 @@ def test_a_bundle_of_other_classes_is_refused(tiny_bundle, colours, tmp_path):
     with pytest.raises(FleetError, match="other classes"):
         fleet("train", tmp_path / "on.yaml", "--bundle", tiny_bundle.path, "--data", colours,
               "--cache", colours / "cache", "--output", tmp_path / "on")  # fmt: skip
+
+
+def test_a_trunk_of_its_own_does_not_become_the_device_s_network(bundle, colours, tmp_path):
+    with pytest.raises(FleetError, match=r"exits\.trunk_peak above 0"):
+        begin(colours, tmp_path / "second", trunk_peak=0.0).start_from(bundle)
+
+
+def test_runs_with_and_without_a_bundle_do_not_share_a_folder(bundle, colours, tmp_path):
+    (tmp_path / "on.yaml").write_text(YAML)
+    options = ("--data", colours, "--cache", colours / "cache", "--output", tmp_path / "on")
+    fleet("train", tmp_path / "on.yaml", "--bundle", bundle.path, *options)
+    for more in ((), ("--resume",)):
+        with pytest.raises(FleetError, match="begun with --bundle"):
+            fleet("train", tmp_path / "on.yaml", *options, *more)
+    (tmp_path / "on" / "checkpoint.pt").touch()
+    with pytest.raises(FleetError, match="begun without --bundle"):
+        fleet("train", tmp_path / "on.yaml", "--bundle", bundle.path, *options, "--resume")
+
+
+def test_options_of_the_base_training_are_refused_beside_a_bundle(bundle, tmp_path):
+    (tmp_path / "on.yaml").write_text(YAML)
+    with pytest.raises(FleetError, match="neither --weights"):
+        fleet("train", tmp_path / "on.yaml", "--bundle", bundle.path, "--budget-minutes", 5)
+
+
+def test_a_run_that_died_before_its_averages_were_taken_is_not_exported(colours, tmp_path):
+    training = begin(colours, tmp_path / "run")
+    for _ in range(EXITS.steps):
+        training.train_step()
+    training.save()
+    with pytest.raises(FleetError, match="--resume first"):
+        fleet("export", tmp_path / "run", "--output", tmp_path / "out", "--data", colours, "--cache", colours / "cache")
+
+
+def test_notes_that_are_no_number_count_for_nothing():
+    assert noted_images({IMAGES_NOTE: "96,000 or so"}, 7) == 7
+    assert noted_images({IMAGES_NOTE: "96000"}, 7) == 96000
+
+
+def test_a_bundle_whose_hub_lacks_an_exit_is_refused_in_one_line(bundle, colours, tmp_path):
+    state = {key: value for key, value in load_file(bundle.cloud_path).items() if not key.startswith("exits.2")}
+    save_file(state, bundle.cloud_path)
+    with pytest.raises(FleetError, match="another network"):
+        begin(colours, tmp_path / "second").start_from(bundle)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fleet.evaluation.air import FloatVector
 from fleet.evaluation.certainty import Judged
-from fleet.evaluation.stopping import Choice, Runs, choose_each, choose_single
+from fleet.evaluation.stopping import ALIKE, Choice, Runs, choose_each, choose_single
 from fleet.platforms import PlatformProfile
 
 NO_STAGE = -1
@@ -123,6 +123,13 @@ def best_accuracy(exits: LocalExits) -> float:
 def single_points(exits: LocalExits, target: float) -> list[LocalPoint]:
     """Every subset with the best single threshold."""
     return [LocalPoint(asked, choose_single(exits.runs(asked), target)) for asked in subsets(len(exits.names))]
+
+
+def choose_alone(exits: LocalExits, target: float) -> LocalPoint | None:
+    """The fastest exit that reaches a target by itself, for every image; None where none does."""
+    points = [LocalPoint((n,), choose_single(exits.runs((n,)), target)) for n in range(len(exits.names))]
+    reached = [p for p in points if p.choice.score.accuracy >= target - ALIKE]
+    return min(reached, key=lambda p: p.choice.score.cost, default=None)
 
 
 def choose_local(exits: LocalExits, target: float) -> LocalPoint:
