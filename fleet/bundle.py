@@ -167,6 +167,8 @@ class Bundle:
             thresholds={int(k): float(v) for k, v in decision["thresholds"].items()},
             trigger=decision["trigger"],
             unit=decision["unit"],
+            begun={int(k): float(v) for k, v in decision.get("thresholds_begun", {}).items()},
+            patient=_flag(decision.get("patient", False), "patient"),
         )
         size = int(m["input"]["size"])
         if not 1 <= size <= MAX_INPUT_SIZE:
@@ -174,8 +176,6 @@ class Bundle:
         mean, std = _three(m["input"]["mean"]), _three(m["input"]["std"])
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise FleetError("the input's mean and std must be finite, its std positive")
-        if not isinstance(m["trained"], bool):
-            raise FleetError("trained must be true or false")
         return cls(
             path=directory,
             name=_text(m["name"], "name"),
@@ -191,7 +191,7 @@ class Bundle:
             decider=decider,
             coder=coder_named(m["codec"]),
             cloud_file=_text(m["cloud"], "cloud"),
-            trained=m["trained"],
+            trained=_flag(m["trained"], "trained"),
             checksums=dict(m["files"]),
             local_exits=_local_exits(m.get("local_exits", []), len(stages)),
             notes={str(key): _text(note, f"note {key!r}") for key, note in m.get("notes", {}).items()},
@@ -231,6 +231,7 @@ class Bundle:
         Raises:
             FleetError: it cannot be written, or what was written does not load.
         """
+        begun = {str(k): v for k, v in self.decider.begun.items()}
         local = {"local_exits": [asdict(head) for _, head in sorted(self.local_exits.items())]}
         manifest = {
             "format": FORMAT,
@@ -246,6 +247,8 @@ class Bundle:
                 "unit": self.decider.unit,
                 "temperatures": {str(k): v for k, v in self.decider.temperatures.items()},
                 "thresholds": {str(k): v for k, v in self.decider.thresholds.items()},
+                **({"thresholds_begun": begun} if begun else {}),
+                **({"patient": True} if self.decider.patient else {}),
             },
             "stages": [self._stage_to_manifest(stage) for stage in self.stages],
             **(local if self.local_exits else {}),
@@ -302,6 +305,12 @@ class Bundle:
     def cloud_path(self) -> Path:
         """The hub's weights."""
         return self.path / self.cloud_file
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise FleetError(f"{name} must be true or false")
+    return value
 
 
 def _stage_from_manifest(entry: Mapping[str, Any]) -> StageFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -115,6 +115,8 @@ class Decider:
         classes: what can be recognised.
         temperatures: by exit; logits are divided by them (temperature scaling). 1 where missing.
         thresholds: by exit; an exit answers when its certainty reaches its threshold.
+        begun: by exit; the threshold while the exit's own stage has only begun to arrive. ``thresholds`` where missing.
+        patient: the last exit, its ladder complete, does not answer unless it is sure: the device then does.
         trigger: ``confidence``: the top-1 softmax; ``entropy``: one minus the normalised entropy.
         unit: whether the trigger looks at groups or at classes.
     """
@@ -124,6 +126,8 @@ class Decider:
     thresholds: Mapping[int, float]
     trigger: Trigger = "confidence"
     unit: Unit = "group"
+    begun: Mapping[int, float] = field(default_factory=dict)
+    patient: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would silently decide otherwise.
@@ -138,7 +142,7 @@ class Decider:
         for stage, temperature in self.temperatures.items():
             if not (math.isfinite(temperature) and temperature > 0):
                 raise FleetError(f"the temperature of exit {stage} must be positive, not {temperature:g}")
-        for stage, threshold in self.thresholds.items():
+        for stage, threshold in (*self.thresholds.items(), *self.begun.items()):
             if math.isnan(threshold):
                 raise FleetError(f"the threshold of exit {stage} is not a number")
 
@@ -216,9 +220,19 @@ class Decider:
             certainty=confidence,
         )
 
-    def is_sure(self, exit_stage: int, prediction: Prediction) -> bool:
-        """Whether the exit may answer; an exit without a threshold never does on its own."""
-        return prediction.certainty >= self.thresholds.get(exit_stage, float("inf"))
+    def threshold(self, exit_stage: int, *, complete: bool = True) -> float:
+        """From which certainty on an exit answers; infinite where it never does on its own.
+
+        Args:
+            exit_stage: which exit.
+            complete: whether all of its own stage has arrived.
+        """
+        whole = self.thresholds.get(exit_stage, float("inf"))
+        return whole if complete else self.begun.get(exit_stage, whole)
+
+    def is_sure(self, exit_stage: int, prediction: Prediction, *, complete: bool = True) -> bool:
+        """Whether the exit may answer, see :meth:`threshold`."""
+        return prediction.certainty >= self.threshold(exit_stage, complete=complete)
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

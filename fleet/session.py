@@ -93,7 +93,7 @@ class CloudSession:
     _local: Answer | None = None
     unanswered: deque[Unanswered] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ANSWERS))
     _running: int | None = None
-    _unsure: tuple[int, Prediction] | None = None
+    _unsure: tuple[ExitTask, Prediction] | None = None
 
     @property
     def current(self) -> int | None:
@@ -174,11 +174,11 @@ class CloudSession:
         if self._running is not None:
             return Why.BUSY, f"the next one came while exit {self._running} ran"
         if self._unsure is not None:
-            stage, found = self._unsure
-            needed = self.bundle.decider.thresholds.get(stage)
-            needs = "it has no threshold" if needed is None else f"{needed:.2f} is needed"
+            task, found = self._unsure
+            needed = self.bundle.decider.threshold(task.stage, complete=task.complete)
+            needs = "it has no threshold" if needed == float("inf") else f"{needed:.2f} is needed"
             sure = f"{found.certainty:.2f} sure of {found.group}"
-            return Why.UNSURE, f"exit {stage}, the last to run, was {sure}, {needs}"
+            return Why.UNSURE, f"exit {task.stage}, the last to run, was {sure}, {needs}"
         if any(buffer.received for buffer in self._buffers.values()):
             return Why.BUSY, "the next one came before an exit could run"
         return Why.UNDECODED, "of what was heard of it nothing can be decoded"
@@ -218,22 +218,22 @@ class CloudSession:
 
         Returns:
             The exit's prediction, and the answer if it ends the inference: it is sure, or the last stage's
-            ladder is complete. No answer when the inference was overtaken or answered meanwhile, by the device
-            for example.
+            ladder is complete and the bundle is not patient. No answer when the inference was overtaken or
+            answered meanwhile, by the device for example.
 
         Raises:
             FleetError: logits of another shape, or not finite.
         """
         decider = self.bundle.decider
         prediction = decider.predict(task.stage, logits)
-        is_last = task.stage == self.bundle.exit_stages and task.complete
+        is_last = task.stage == self.bundle.exit_stages and task.complete and not decider.patient
         # Not only by a newer id: a camera that restarted is somewhere else.
         over = task.inference_id != self._current or task.inference_id in self._answered or self._local is not None
         if over:
             return prediction, None
         self._running = None
-        if not (is_last or decider.is_sure(task.stage, prediction)):
-            self._unsure = (task.stage, prediction)
+        if not (is_last or decider.is_sure(task.stage, prediction, complete=task.complete)):
+            self._unsure = (task, prediction)
             return prediction, None
         self._remember(task.inference_id)
         return prediction, Answer(task.inference_id, prediction, task.stage)

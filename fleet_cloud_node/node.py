@@ -244,7 +244,7 @@ class CloudNode(ManagedNode):
                 group_confidence=prediction.group_confidence,
                 class_confidence=prediction.class_confidence,
                 certainty=prediction.certainty,
-                threshold=decider.thresholds.get(task.stage, float("inf")),
+                threshold=decider.threshold(task.stage, complete=task.complete),
                 answered=answered,
                 duration=self._record.exit_s[-1],
             )

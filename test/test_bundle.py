@@ -107,6 +107,17 @@ def test_an_exit_without_a_bound_on_its_threshold_survives_the_manifest(director
     assert replace(small_bundle, path=directory, decider=decider).save({}).decider.thresholds == {1: math.inf}
 
 
+def test_two_thresholds_an_exit_and_patience_survive_the_manifest(directory, small_bundle):
+    decider = replace(small_bundle.decider, begun={1: 0.7, 2: math.inf}, patient=True)
+    again = replace(small_bundle, path=directory, decider=decider).save({}).decider
+    assert (again.begun, again.patient) == ({1: 0.7, 2: math.inf}, True)
+    content = json.loads((directory / MANIFEST).read_text())
+    content["decision"]["patient"] = "yes"
+    (directory / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(FleetError, match="patient must be true or false"):
+        Bundle.load(directory)
+
+
 def test_the_files_of_a_precision_that_was_not_exported_are_named(directory):
     bundle = Bundle.load(directory)
     assert bundle.stage_path(bundle.stages[0], "float") == directory / "1.onnx"

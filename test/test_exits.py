@@ -130,6 +130,15 @@ def test_an_exit_answers_from_its_own_threshold_on_and_never_without_one():
     assert not deciding.is_sure(5, deciding.predict(5, scores * 1000))
 
 
+def test_an_exit_whose_stage_has_only_begun_has_a_threshold_of_its_own_or_the_usual_one():
+    deciding = decider(thresholds={3: 0.4, 4: 0.4, 6: 0.4}, begun={3: 0.5, 5: 0.4, 6: math.inf})
+    scores = log(0.3, 0.25, 0.2, 0.15, 0.1)  # 0.45 sure
+    for stage, complete, incomplete in ((3, True, False), (4, True, True), (5, False, True), (6, True, False)):
+        prediction = deciding.predict(stage, scores)
+        assert deciding.is_sure(stage, prediction) == complete
+        assert deciding.is_sure(stage, prediction, complete=False) == incomplete
+
+
 @given(deciders, exits, logits)
 def test_a_threshold_of_zero_always_answers(deciding, stage, scores):
     always = Decider(CLASSES, deciding.temperatures, {stage: 0.0}, deciding.trigger, deciding.unit)

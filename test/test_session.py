@@ -2,6 +2,7 @@
 """The hub's side of a camera: whatever the air does, one sensible answer an inference at most."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,24 @@ def test_the_complete_last_stage_answers_whatever_its_confidence(session, packet
     assert task.complete
     prediction, answer = session.conclude(task, UNSURE)
     assert answer == Answer(7, prediction, 8)
+
+
+def test_a_patient_bundle_s_last_stage_leaves_the_answer_to_the_device(session, packets):
+    session.bundle = replace(session.bundle, decider=replace(session.bundle.decider, patient=True))
+    take_all(session, packets(7, 8))
+    assert session.conclude(session.next_task(), UNSURE)[1] is None
+    session.take(local(7))
+    assert session.next_task().is_local
+
+
+def test_a_stage_that_has_only_begun_may_need_more_confidence_than_a_complete_one(session, packets):
+    decider = replace(session.bundle.decider, thresholds={7: 0.0}, begun={7: 2.0})
+    session.bundle = replace(session.bundle, decider=decider)
+    *most, last = packets(7, 7)
+    take_all(session, most)
+    assert session.conclude(session.next_task(), UNSURE)[1] is None
+    session.take(last)
+    assert session.conclude(session.next_task(), UNSURE)[1] is not None
 
 
 def test_a_complete_stage_that_is_not_the_last_needs_confidence(session, packets):

@@ -63,12 +63,16 @@ def calibrate(
     with Progress(console=console, disable=not console.is_terminal) as progress:
         recorded, logits = _measure(loaded, data, precision, threads, progress)
     decider = method.with_temperatures(decider, logits, recorded.truths, recorded.classes)
-    found = method.judged(decider, logits, recorded.truths)
-    choose = method.single_threshold if single else method.thresholds
-    decider = replace(decider, thresholds=choose(found, max_loss=max_loss / 100))
+    found = method.judged(decider, logits, recorded.truths, partial=True)
+    if single:
+        decider = replace(decider, thresholds=method.single_threshold(found, max_loss=max_loss / 100), begun={})
+    else:
+        whole, begun = method.two_thresholds(found, max_loss=max_loss / 100)
+        decider = replace(decider, thresholds=whole, begun=begun)
+    how_many = "one threshold" if single else f"{'two thresholds' if decider.begun else 'a threshold'} an exit"
     note = (
         f"`fleet calibrate` on {len(recorded)} labelled pictures, {precision} stages, {trigger} of the {unit}, "
-        f"{'one threshold' if single else 'a threshold an exit'}, at most {max_loss:g} points lost."
+        f"{how_many}, at most {max_loss:g} points lost."
     )
     saved = _write(replace(loaded, notes={**loaded.notes, "calibration": note}), decider, target)
     result = _result(saved, found, {"data": data, "single": single, "max_loss": max_loss, "precision": precision})
@@ -173,7 +177,8 @@ def _result(bundle: Bundle, found: method.Judged, conditions: dict[str, Any]) ->
         "whole_network": {"accuracy_groups": round(float(found.whole.mean()), 4)},
         "temperatures": {str(n): round(t, 4) for n, t in decider.temperatures.items()},
         "thresholds": {str(n): t for n, t in decider.thresholds.items()},
-        "chosen": row(method.outcome(found, decider.thresholds)),
+        "thresholds_begun": {str(n): None if t == float("inf") else t for n, t in decider.begun.items()},
+        "chosen": row(method.outcome(found, decider.thresholds, decider.begun)),
         "sweep": [{"threshold": level, **row(outcome)} for level, outcome in method.sweep(found).items()],
     }
 
@@ -198,3 +203,5 @@ def _show(result: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     console.print(f"thresholds {result['thresholds']}", soft_wrap=True)
+    if result["thresholds_begun"]:
+        console.print(f"while a stage arrives {result['thresholds_begun']}", soft_wrap=True)

@@ -302,7 +302,7 @@ class Contest:
         names: tuple[str, ...] = ()
         for heads, manner in itertools.product(self._teams(variant), variant.manners):
             race = self.race(variant, manner, "calibration", link, heads)
-            key = f"{name} {heads} {manner.hold}"
+            key = f"{name} {heads} {manner}"
             known = [hints[key]] if key in hints else []
             choice = choose_each(race.runs, target, known) if variant.each else choose_single(race.runs, target)
             hints[key] = choice.thresholds

@@ -39,7 +39,7 @@ class Variant:
         parts: the same.
         fill: the same.
         hold: the same.
-        undecided: whether it holds is chosen on the calibration split, link by link, like the thresholds.
+        undecided: which of patient and hold are chosen on the calibration split, link by link, like the thresholds.
         step: of design.md section 12 that it is about, if it is.
         note: for a table's footnote.
     """
@@ -51,19 +51,23 @@ class Variant:
     parts: bool = False
     fill: bool = False
     hold: bool = False
-    undecided: bool = False
+    undecided: tuple[str, ...] = ()
     step: str = ""
     note: str = ""
 
     @property
     def manners(self) -> tuple[Manner, ...]:
         """What of it the replay needs to know; more than one where calibration chooses."""
-        holds = (True, False) if self.undecided else (self.hold,)
-        return tuple(Manner(self.rule == "agreement", self.patient, self.parts, self.fill, hold) for hold in holds)
+        patience, holds = (
+            (True, False) if name in self.undecided else (getattr(self, name),) for name in ("patient", "hold")
+        )
+        agrees = self.rule == "agreement"
+        return tuple(Manner(agrees, patient, self.parts, self.fill, hold) for patient in patience for hold in holds)
 
 
 _PATIENT = "the last exit answers only if it is sure; the device does in the end"
 _PARTS = "one threshold for an exit whose own stage has only begun, another once it is complete"
+_TWO = "what the hub of this repository does: fleet-parts, and fleet-patient where calibration says so"
 _FILL = "room that the newest stage leaves in an event goes to the stage before"
 
 _HOLD = "an exit waits for the burst's last packet, as long as it is over by the next event"
@@ -78,11 +82,19 @@ VARIANTS: Mapping[str, Variant] = {
     "fleet-agreement": Variant("agreement", step="6", note="sure only where the exit before said the same"),
     "fleet-patient": Variant(patient=True, step="5", note=_PATIENT),
     "fleet-parts": Variant(parts=True, step="5", note=_PARTS),
+    "fleet-two": Variant(parts=True, undecided=("patient",), step="5", note=_TWO),
+    "fleet-two-race": Variant(parts=True, undecided=("patient",), race=True, step="5, 7", note=f"{_TWO}; with a race"),
     "fleet-fill": Variant(fill=True, step="5", note=_FILL),
     "fleet-hold": Variant(hold=True, step="5", note=_HOLD),
-    "fleet-best": Variant(patient=True, parts=True, fill=True, undecided=True, step="5", note=_BEST),
+    "fleet-best": Variant(patient=True, parts=True, fill=True, undecided=("hold",), step="5", note=_BEST),
     "fleet-best-race": Variant(
-        patient=True, parts=True, fill=True, undecided=True, race=True, step="5, 7", note=f"{_BEST}, and fleet-race"
+        patient=True,
+        parts=True,
+        fill=True,
+        undecided=("hold",),
+        race=True,
+        step="5, 7",
+        note=f"{_BEST}, and fleet-race",
     ),
 }
 PLAIN = "fleet"

@@ -20,6 +20,8 @@ _TEMPERATURES = np.geomspace(0.25, 4.0, 121)
 MAX_LOSS = 0.01
 MIN_PICTURES = 20
 """A handful of images says nothing about a threshold."""
+ENOUGH_FOR_TWO = 250
+"""Of fewer pictures of either kind one threshold for both is the better guess."""
 SWEPT = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 """Thresholds that are tried for all exits at once: 0.1 to 0.9."""
 
@@ -33,12 +35,20 @@ class Judged:
         certainty: what each compares with its threshold, shape (exits, N).
         right: whether its group is the true one, shape (exits, N).
         whole: whether the whole network's group is the true one, shape (N,).
+        begun: of which images the stages had only begun to arrive, shape (N,).
     """
 
     stages: tuple[int, ...]
     certainty: FloatArray
     right: BoolArray
     whole: BoolArray
+    begun: BoolArray
+
+    def of(self, images: BoolArray) -> Judged:
+        """Some of the images."""
+        return Judged(
+            self.stages, self.certainty[:, images], self.right[:, images], self.whole[images], self.begun[images]
+        )
 
 
 @dataclass(frozen=True)
@@ -116,16 +126,17 @@ def with_temperatures(
     by_group = bool((labels < 0).any())
     wanted, groups_of = (truths, decider.classes) if by_group else (labels, None)
     found = {n: temperature(scores, wanted, groups_of=groups_of) for n, scores in logits.items()}
-    return replace(decider, temperatures=found, thresholds={})
+    return replace(decider, temperatures=found, thresholds={}, begun={})
 
 
-def judged(decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArray) -> Judged:
+def judged(decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArray, *, partial: bool = False) -> Judged:
     """How sure and how right every exit is, with the decider's temperatures, trigger and unit.
 
     Args:
         decider: its thresholds do not matter.
         logits: by exit, the whole network's under ``LOCAL_ANSWER_STAGE``, shapes (N, classes).
         truths: index of the true group, shape (N,).
+        partial: every second image's stages had only begun to arrive (:func:`begun_shares`).
     """
     scaled = {
         n: softmax(np.asarray(scores, dtype=np.float64) / decider.temperatures.get(n, 1.0))
@@ -138,7 +149,29 @@ def judged(decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArr
         np.stack([decider.certainty(scaled[n]) for n in stages]),
         np.stack([right[n] for n in stages]),
         right[LOCAL_ANSWER_STAGE],
+        (np.arange(len(truths)) % 2 == 1) & partial,
     )
+
+
+def two_thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> tuple[dict[int, float], dict[int, float]]:
+    """Thresholds of every exit for a complete stage, and for one that has only begun to arrive.
+
+    An exit that has seen half of its stage is as sure as it was trained to be, but its successors know better: what
+    is worth waiting for differs.
+
+    Args:
+        found: of :func:`judged`, with ``partial``.
+        max_loss: as :func:`thresholds` takes it.
+
+    Returns:
+        Both by exit; the second is empty where there are too few pictures to tell the two apart.
+    """
+    if min(found.begun.sum(), (~found.begun).sum()) < ENOUGH_FOR_TWO:
+        return thresholds(found, max_loss=max_loss), {}
+    whole = thresholds(found.of(~found.begun), max_loss=max_loss)
+    begun = thresholds(found.of(found.begun), max_loss=max_loss)
+    # An exit that may answer late but never early must say so: what is missing is taken from the other.
+    return whole, {n: begun.get(n, float("inf")) for n in whole.keys() | begun.keys()}
 
 
 def thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> dict[int, float]:
@@ -162,18 +195,21 @@ def thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> dict[int, float]
     return chosen
 
 
-def outcome(found: Judged, chosen: Mapping[int, float]) -> Outcome:
+def outcome(found: Judged, chosen: Mapping[int, float], begun: Mapping[int, float] | None = None) -> Outcome:
     """Replay thresholds: each image is answered by its first exit that is sure, or else by the whole network.
 
     Args:
         found: of :func:`judged`.
         chosen: threshold by exit; an exit without one never answers.
+        begun: the same for images whose stages had only begun to arrive; ``chosen`` where missing.
     """
     waiting = np.ones(len(found.whole), dtype=np.bool_)
     right = found.whole.copy()
     answered = {}
     for stage, certainty, of_exit in zip(found.stages, found.certainty, found.right, strict=True):
-        here = waiting & (certainty >= chosen.get(stage, np.inf))
+        level = chosen.get(stage, np.inf)
+        levels = np.where(found.begun, (begun or {}).get(stage, level), level)
+        here = waiting & (certainty >= levels)
         right[here] = of_exit[here]
         answered[stage] = float(here.mean())
         waiting &= ~here

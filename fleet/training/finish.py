@@ -19,7 +19,7 @@ from fleet.int8 import IMAGES, quantise_bundle
 from fleet.packet import LOCAL_ANSWER_STAGE
 from fleet.training.base import CHECKPOINT as BASE_CHECKPOINT
 from fleet.training.base import predict
-from fleet.training.calibrate import judged, thresholds, with_temperatures
+from fleet.training.calibrate import judged, two_thresholds, with_temperatures
 from fleet.training.checkpoint import load_checkpoint
 from fleet.training.config import TrainingConfig, parse_config
 from fleet.training.data import load_training_sets
@@ -65,7 +65,8 @@ def export_run(run: Path, output: Path, *, name: str, data: Path | None, cache: 
     logits[LOCAL_ANSWER_STAGE] = np.log(np.maximum(predict(training.backbone, calibration), 1e-30))
     truths = np.asarray(classes.group_of)[labels]
     decider = with_temperatures(Decider(classes, {}, {}), logits, truths, labels)
-    decider = replace(decider, thresholds=thresholds(judged(decider, logits, truths)))
+    whole, begun = two_thresholds(judged(decider, logits, truths, partial=True))
+    decider = replace(decider, thresholds=whole, begun=begun)
     training.cloud.cpu()
     training.backbone.cpu()
     with torch.no_grad():

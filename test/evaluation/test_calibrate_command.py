@@ -161,6 +161,22 @@ def test_a_single_threshold_that_does_not_exist_says_what_to_do():
         method.single_threshold(judged, max_loss=0.01)
 
 
+def test_begun_stages_get_a_threshold_of_their_own_where_there_are_pictures_enough():
+    # Complete, exit 1 is right from 0.6 on; of what has only begun it is wrong when it is 0.6 sure, right when 0.9.
+    def exit_1(count):
+        return [sure("vehicle", 0.6), sure("none", 0.6), sure("vehicle", 0.6), sure("vehicle", 0.9)] * count
+
+    def judged(count):
+        logits = {1: np.asarray(exit_1(count)), LOCAL_ANSWER_STAGE: np.asarray([sure("vehicle", 0.9)] * 4 * count)}
+        return method.judged(Decider(CLASSES, {}, {}), logits, np.zeros(4 * count, int), partial=True)
+
+    whole, begun = method.two_thresholds(judged(200), max_loss=0.0)
+    assert whole[1] == pytest.approx(0.6, abs=1e-3)
+    assert begun[1] == pytest.approx(0.9, abs=1e-3)
+    assert method.outcome(judged(200), whole, begun).accuracy == 1.0
+    assert method.two_thresholds(judged(20), max_loss=0.0) == (method.thresholds(judged(20), max_loss=0.0), {})
+
+
 @pytest.mark.parametrize("trigger", ["confidence", "entropy"])
 @pytest.mark.parametrize("unit", ["group", "class"])
 def test_a_threshold_is_on_the_scale_of_what_the_decider_compares(trigger, unit):

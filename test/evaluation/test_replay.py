@@ -31,12 +31,13 @@ def profile(stage_s, power=40.0):
 
 # Meets no sum of connection intervals and air times: where an exit ends as a packet arrives, rounding decides.
 EXIT_S = 0.0049317
+AS_IS = Manner()
 
 
-def agree(found, link, speed, thresholds, phases, *, exit_s=EXIT_S, local=()):
+def agree(found, link, speed, thresholds, phases, *, exit_s=EXIT_S, local=(), manner=AS_IS):
     """Every image of the replay ends as its simulated frame does."""
-    found.bundle = with_thresholds(found.bundle, thresholds)
-    race = found.race(link, speed, phases, exit_s=exit_s, local=local)
+    found.bundle = with_thresholds(found.bundle, thresholds, parts=manner.parts, patient=manner.patient)
+    race = found.race(link, speed, phases, exit_s=exit_s, local=local, manner=manner)
     outcomes, right, who = race.end(thresholds)
     energy = outcomes.energy_mj(speed)
     overlapping = link.effective_packets > link.replace(as_published=False).effective_packets
@@ -49,7 +50,7 @@ def agree(found, link, speed, thresholds, phases, *, exit_s=EXIT_S, local=()):
             said = f"local {frame.outcome.local_stage}"
         else:
             said = "device"
-        assert race.names[who[image]] == said, where
+        assert race.names[who[image]].removesuffix(" begun") == said, where
         assert outcomes.latency[image] == pytest.approx(frame.outcome.latency, abs=1e-6), where
         truth = found.bundle.classes.groups[found.device.truths[image]]
         assert right[image] == (frame.outcome.prediction.group == truth), where
@@ -255,6 +256,15 @@ def test_a_patient_hub_leaves_the_answer_to_the_device_where_it_is_not_sure(smal
         _, _, who = race.end([2.0] * 8)
         ends[patient] = {race.names[k] for k in who}
     assert ends == {False: {"8"}, True: {"device"}}
+
+
+@pytest.mark.parametrize("link", LINKS, ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+@pytest.mark.parametrize("patient", [False, True])
+def test_two_thresholds_and_patience_end_frames_as_in_the_simulation(small_bundle, link, patient):
+    found = traced(small_bundle, images=6)
+    levels = [*np.linspace(0.5, 1.2, 8), *np.linspace(1.1, 0.4, 8)]
+    phases = np.random.default_rng(4).random(6)
+    agree(found, link, profile(0.011), levels, phases, manner=Manner(parts=True, patient=patient))
 
 
 def test_a_begun_stage_has_a_threshold_of_its_own(small_bundle):

@@ -148,11 +148,15 @@ def traced(bundle, *, images=12, payload=60, seed=0, grid=0, unit="group", sprea
     return Traced(bundle, device, exits, recorded, payload)
 
 
-def with_thresholds(bundle, thresholds):
-    """The same bundle with one threshold an exit."""
-    found = dict(enumerate(thresholds[: bundle.exit_stages], start=1))
+def with_thresholds(bundle, thresholds, *, parts=False, patient=False):
+    """The same bundle with one threshold an exit, or two, and one a local exit."""
+    last = bundle.exit_stages
+    whole = dict(enumerate(thresholds[:last], start=1))
+    begun = dict(enumerate(thresholds[last : 2 * last], start=1)) if parts else {}
+    local = thresholds[2 * last if parts else last :]
     heads = {
         n: replace(head, threshold=level)
-        for (n, head), level in zip(sorted(bundle.local_exits.items()), thresholds[bundle.exit_stages :], strict=False)
+        for (n, head), level in zip(sorted(bundle.local_exits.items()), local, strict=False)
     }
-    return replace(bundle, decider=replace(bundle.decider, thresholds=found), local_exits=heads)
+    decider = replace(bundle.decider, thresholds=whole, begun=begun, patient=patient)
+    return replace(bundle, decider=decider, local_exits=heads)
