@@ -24,7 +24,7 @@ from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
-from fleet.fusion import TRUNK, CloudNetwork
+from fleet.fusion import TRUNK_STEP, CloudNetwork, packed_trunk
 from fleet.ladder import Ladder, Order, finest_grid
 from fleet.layout import count_tables
 
@@ -153,13 +153,15 @@ def export_bundle(
         stages = [
             _export_stage(directory, backbone, n, encoders.get(n)) for n in range(1, len(backbone.stage_specs) + 1)
         ]
-        state = cloud.state_dict()
+        state = dict(cloud.state_dict())
+        state = {key: _shipped(value) for key, value in state.items()}
         if base is not None and base is not cloud.backbone:
-            state = {
-                key.replace(IN_BUNDLE, TRUNK, 1) if key.startswith(IN_BUNDLE) else key: state[key] for key in state
-            }
-            state |= {f"{IN_BUNDLE}{key}": value for key, value in base.state_dict().items()}
-        save_file({key: _shipped(value) for key, value in state.items()}, directory / CLOUD_FILE)
+            own = {key: value for key, value in state.items() if not key.startswith(IN_BUNDLE)}
+            shipped = {key: _shipped(value) for key, value in base.state_dict().items()}
+            trunk = packed_trunk(cloud.backbone.state_dict(), shipped)
+            state = own | {f"{IN_BUNDLE}{key}": value for key, value in shipped.items()}
+            state |= {key: value if key.startswith(TRUNK_STEP) else _shipped(value) for key, value in trunk.items()}
+        save_file(state, directory / CLOUD_FILE)
         (directory / CLOUD_FILE).chmod(0o644)  # safetensors keeps it to its owner; others may run the model
     except OSError as err:
         raise FleetError(f"cannot write the bundle to {directory}: {err.strerror}") from err

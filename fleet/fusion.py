@@ -125,21 +125,49 @@ class CloudNetwork(nn.Module):
         return dict(zip(sorted(views), torch.split(self.backbone.run_head(batch), sizes), strict=True))
 
 
-TRUNK = "trunk."
-"""How the hub's file of a bundle names the trunk's weights where they are not the base network's."""
+TRUNK, TRUNK_CHANGE, TRUNK_STEP = "trunk.", "trunk_change.", "trunk_step."
+"""How the hub's file of a bundle names the trunk's weights where they are not the base network's: small ones as they
+are, large ones as their change from the base network's, in whole steps, and the step of each output channel."""
+_LARGE = 4096  # weights
+_LEVELS = 127  # of a change that fits a byte
 
 
 def has_own_trunk(bundle: Bundle) -> bool:
     """Whether a bundle's hub has other weights behind its exits than the device has."""
     with safe_open(bundle.cloud_path, "pt") as file:
-        return any(key.startswith(TRUNK) for key in file.keys())  # noqa: SIM118 - no mapping
+        return any(key.startswith((TRUNK, TRUNK_CHANGE)) for key in file.keys())  # noqa: SIM118 - no mapping
 
 
 def with_trunk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The hub's weights from the file's: a trunk of its own takes the base network's place."""
     trunk = {key.removeprefix(TRUNK): value for key, value in state.items() if key.startswith(TRUNK)}
-    rest = {key: value for key, value in state.items() if not key.startswith(TRUNK)}
+    for name, change in state.items():
+        if name.startswith(TRUNK_CHANGE):
+            key = name.removeprefix(TRUNK_CHANGE)
+            trunk[key] = state[f"{IN_BUNDLE}{key}"].float() + change.float() * state[f"{TRUNK_STEP}{key}"].float()
+    rest = {key: value for key, value in state.items() if not key.startswith((TRUNK, TRUNK_CHANGE, TRUNK_STEP))}
     return rest | {f"{IN_BUNDLE}{key}": value for key, value in trunk.items()}
+
+
+def packed_trunk(trunk: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A trunk's weights as the hub's file has them beside the base network's; the inverse of :func:`with_trunk`.
+
+    A trunk has moved little from where it began: a byte for the change is finer than half precision for the whole.
+
+    Args:
+        trunk: its weights.
+        base: the base network's, as they are stored.
+    """
+    packed = {}
+    for key, value in trunk.items():
+        if value.numel() < _LARGE or value.ndim < 2:
+            packed[f"{TRUNK}{key}"] = value
+            continue
+        change = value.float() - base[key].float()  # (out, ...)
+        step = change.abs().amax(dim=tuple(range(1, value.ndim)), keepdim=True).clamp_min(1e-12) / _LEVELS
+        packed[f"{TRUNK_CHANGE}{key}"] = (change / step).round().to(torch.int8)
+        packed[f"{TRUNK_STEP}{key}"] = step
+    return packed
 
 
 def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:

@@ -11,7 +11,7 @@ from fleet.backbones import build_backbone
 from fleet.bundle import MANIFEST, Bundle, sha256_of
 from fleet.codec import Quantiser, StageLayout
 from fleet.errors import FleetError
-from fleet.fusion import CloudNetwork, ExitBlock, load_cloud
+from fleet.fusion import CloudNetwork, ExitBlock, load_cloud, packed_trunk, with_trunk
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +125,16 @@ def test_weights_that_were_damaged_before_the_manifest_was_written_are_refused(t
     (tiny_copy / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(FleetError, match=r"cloud\.safetensors does not fit the manifest"):
         load_cloud(Bundle.load(tiny_copy))
+
+
+def test_a_trunk_that_has_moved_a_little_comes_back_finer_than_in_half_precision():
+    random = torch.Generator().manual_seed(0)
+    base = {"wide.weight": torch.randn(64, 96, 1, 1, generator=random).half(), "norm.bias": torch.randn(64).half()}
+    trunk = {key: value.float() + 0.02 * torch.randn(value.shape, generator=random) for key, value in base.items()}
+    packed = packed_trunk(trunk, base)
+    assert packed["trunk_change.wide.weight"].dtype == torch.int8
+    again = with_trunk({f"backbone.{key}": value for key, value in base.items()} | packed)
+    assert set(again) == {"backbone.wide.weight", "backbone.norm.bias"}
+    torch.testing.assert_close(again["backbone.norm.bias"], trunk["norm.bias"])
+    error = (again["backbone.wide.weight"] - trunk["wide.weight"]).abs().max()
+    assert error < (trunk["wide.weight"].half().float() - trunk["wide.weight"]).abs().max()

@@ -42,8 +42,8 @@ def transplant(bundle: Bundle, encoders: nn.ModuleDict, cloud: CloudNetwork) -> 
         if (encoder.grid, encoder.levels) != (layout.ladder.finest, layout.quantiser.levels):
             raise FleetError(f"stage {n} of {bundle.path} has another grid or other levels: begin without it")
         _fill_encoder(bundle, n, encoder)
-    state = {key: value.float() for key, value in load_file(bundle.cloud_path).items() if value.is_floating_point()}
-    state = with_trunk(state)
+    stored = load_file(bundle.cloud_path).items()
+    state = with_trunk({key: value.float() if value.is_floating_point() else value for key, value in stored})
     trunk = {key: value for key, value in cloud.state_dict().items() if key.startswith(IN_BUNDLE)}
     try:
         for n, stages in cloud.fused.items():
