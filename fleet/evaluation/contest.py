@@ -44,7 +44,10 @@ from fleet.platforms import PlatformProfile
 
 WHOLE = "whole-network"
 """The base network on the device, a local exit behind everything: the rival that every bundle has."""
-GUARD_CI_MS = (7.5, 12.5, 20.0, 40.0, 80.0)
+GUARD_CI_MS = ((7.5, 12.5, 20.0, 40.0, 80.0), (250.0, 1000.0, 4000.0))
+"""Intervals that a guard is the mean of: where the hub answers, and where the radio sleeps for longer than the device
+computes, so that hardly any threshold but those of the device's own exits matters."""
+LONG_CI_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class Contest:
         }
         rivals = judge.trace.rivals if plan.rivals is None else [r for r in judge.trace.rivals if r in plan.rivals]
         about = judge.trace.index.rivals
-        self._guards: dict[tuple[str, int], float] = {}
+        self._guards: dict[tuple[str, int, bool], float] = {}
         self._local_names = [name for name in rivals if about[name]["kind"] == "local"]
         self._upload_names = [name for name in rivals if about[name]["kind"] == "offload"]
 
@@ -227,25 +230,26 @@ class Contest:
             found[name] = point
         return found
 
-    def guard(self, name: str, payload: int) -> float:
+    def guard(self, name: str, link: LinkParameters) -> float:
         """What a variant of FLEET gains in accuracy by being chosen on the images that it is judged on.
 
         Thresholds are fitted to the calibration split, so they keep their promise less well elsewhere the more of
         them there are. Every scheme with thresholds must reach the target with so much to spare; what has none, an
-        exit that always answers, owes nothing. It is the mean over a few links, for that of one is noisy.
+        exit that always answers, owes nothing. It is the mean over a few links of a kind, for that of one is noisy.
         """
         if not self.plan.guard:
             return 0.0
-        if (name, payload) not in self._guards:
+        key = name, link.payload, link.ci_ms > LONG_CI_MS
+        if key not in self._guards:
             variant = VARIANTS[name]
             found = []
-            for ci_ms in GUARD_CI_MS:
-                link = LinkParameters(ci_ms=ci_ms, packets=4, payload=payload)
+            for ci_ms in GUARD_CI_MS[key[2]]:
+                like = LinkParameters(ci_ms=ci_ms, packets=4, payload=link.payload)
                 for manner in variant.manners:
-                    race = self.race(variant, manner, "calibration", link, self._teams(variant)[-1])
+                    race = self.race(variant, manner, "calibration", like, self._teams(variant)[-1])
                     found.append(optimism(race.runs, self.target, choose_each if variant.each else choose_single))
-            self._guards[name, payload] = float(np.mean(found))
-        return self._guards[name, payload]
+            self._guards[key] = float(np.mean(found))
+        return self._guards[key]
 
     @cached_property
     def all_uploads(self) -> dict[str, dict[Split, Uploads]]:
@@ -295,7 +299,7 @@ class Contest:
         return not VARIANTS[name].race or bool(self.judge.trace.index.local_exits)
 
     def _ours(self, variant: Variant, name: str, link: LinkParameters, hints: dict[str, tuple[float, ...]]) -> Result:
-        guard = self.guard(name, link.payload)
+        guard = self.guard(name, link)
         target = self.target + guard
         best: tuple[Choice, tuple[int, ...], Manner] | None = None
         waits: tuple[Choice, tuple[int, ...], Manner] | None = None
