@@ -24,6 +24,7 @@ from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
 from fleet.ladder import Ladder
+from fleet.packet import PICTURE
 from fleet.tables import Tables
 
 MANIFEST = "manifest.json"
@@ -38,7 +39,7 @@ class StageFile:
     """One stage of the device's network.
 
     Attributes:
-        n: 1.. for stages, the number after the last stage for the head.
+        n: 1.. for stages, the number after the last stage for the head; 0 for the picture itself.
         files: ONNX file by precision; two precisions may share one.
         macs: multiply-accumulates by layer type, the encoder's included.
     """
@@ -94,12 +95,14 @@ class Bundle:
         classes: what it recognises.
         exit_stages: N, the last stage that is sent.
         stages: the device's network in order, the head last.
-        layouts: what each stage sends, by stage.
+        layouts: what each stage sends, by stage; under 0 the picture itself, where there is one.
         decider: temperatures and thresholds.
         coder: how coefficients are coded by default.
         cloud_file: the hub's weights.
         trained: whether the weights come from training; a fresh network is good for plumbing only.
         local_exits: the device's own exits for the race, by stage; most bundles have none.
+        picture: the device's stage 0, where the picture itself travels first.
+        picture_file: the hub's weights of exit 0; empty without a picture.
         notes: licence, data and training, free text by key; they say nothing that a program needs.
     """
 
@@ -120,6 +123,8 @@ class Bundle:
     trained: bool
     checksums: Mapping[str, str] = field(repr=False)
     local_exits: Mapping[int, LocalExit] = field(default_factory=dict)
+    picture: StageFile | None = None
+    picture_file: str = ""
     notes: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -160,6 +165,10 @@ class Bundle:
         layouts = {int(s["n"]): layout_from_manifest(int(s["n"]), s["latent"]) for s in m["stages"] if "latent" in s}
         if not layouts or len(layouts) == len(stages) or sorted(layouts) != list(range(1, len(layouts) + 1)):
             raise FleetError("the stages that are sent must be numbered from 1 on; the head is not one of them")
+        picture, picture_file = None, ""
+        if (entry := m.get("picture")) is not None:
+            picture, picture_file = _stage_from_manifest({"n": PICTURE, **entry}), _text(entry["cloud"], "cloud")
+            layouts = {PICTURE: layout_from_manifest(PICTURE, entry["latent"]), **layouts}
         decision = m["decision"]
         decider = Decider(
             classes=classes,
@@ -173,6 +182,10 @@ class Bundle:
         size = int(m["input"]["size"])
         if not 1 <= size <= MAX_INPUT_SIZE:
             raise FleetError(f"an input size of {size} pixels is outside 1 to {MAX_INPUT_SIZE}")
+        if picture is not None and size % (2 * layouts[PICTURE].ladder.finest):
+            raise FleetError(
+                f"a picture of {size} pixels has no {layouts[PICTURE].ladder.finest} blocks of an even side"
+            )
         mean, std = _three(m["input"]["mean"]), _three(m["input"]["std"])
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise FleetError("the input's mean and std must be finite, its std positive")
@@ -194,8 +207,25 @@ class Bundle:
             trained=_flag(m["trained"], "trained"),
             checksums=dict(m["files"]),
             local_exits=_local_exits(m.get("local_exits", []), len(stages)),
+            picture=picture,
+            picture_file=picture_file,
             notes={str(key): _text(note, f"note {key!r}") for key, note in m.get("notes", {}).items()},
         )
+
+    def without_picture(self) -> Bundle:
+        """The same model as if it had no stage 0; on disk nothing changes."""
+
+        def rest(by_stage: Mapping[int, Any]) -> dict[int, Any]:
+            return {n: value for n, value in by_stage.items() if n != PICTURE}
+
+        decider = self.decider
+        decider = replace(
+            decider,
+            temperatures=rest(decider.temperatures),
+            thresholds=rest(decider.thresholds),
+            begun=rest(decider.begun),
+        )
+        return replace(self, layouts=rest(self.layouts), decider=decider, picture=None, picture_file="")
 
     def verify(self) -> None:
         """Compare every file with the manifest.
@@ -233,6 +263,11 @@ class Bundle:
         """
         begun = {str(k): v for k, v in self.decider.begun.items()}
         local = {"local_exits": [asdict(head) for _, head in sorted(self.local_exits.items())]}
+        picture = {}
+        if self.picture is not None:
+            entry = self._stage_to_manifest(self.picture)
+            del entry["n"]
+            picture = {"picture": {**entry, "cloud": self.picture_file}}
         manifest = {
             "format": FORMAT,
             "name": self.name,
@@ -250,6 +285,7 @@ class Bundle:
                 **({"thresholds_begun": begun} if begun else {}),
                 **({"patient": True} if self.decider.patient else {}),
             },
+            **picture,
             "stages": [self._stage_to_manifest(stage) for stage in self.stages],
             **(local if self.local_exits else {}),
             "cloud": self.cloud_file,
@@ -268,8 +304,10 @@ class Bundle:
 
     def _files(self) -> set[str]:
         """Every file but the manifest."""
-        stages = (file for stage in self.stages for file in stage.files.values())
-        return {self.cloud_file, *stages, *(head.file for head in self.local_exits.values())}
+        stages = [*self.stages, *([self.picture] if self.picture else [])]
+        files = (file for stage in stages for file in stage.files.values())
+        hub = [self.cloud_file, *([self.picture_file] if self.picture else [])]
+        return {*hub, *files, *(head.file for head in self.local_exits.values())}
 
     @cached_property
     def local_decider(self) -> Decider:
@@ -305,6 +343,11 @@ class Bundle:
     def cloud_path(self) -> Path:
         """The hub's weights."""
         return self.path / self.cloud_file
+
+    @property
+    def picture_path(self) -> Path:
+        """The hub's weights of exit 0."""
+        return self.path / self.picture_file
 
 
 def _flag(value: Any, name: str) -> bool:
@@ -373,6 +416,7 @@ def layout_from_manifest(stage: int, latent: Mapping[str, Any]) -> StageLayout:
         mean_levels=tuple(map(int, latent["mean_levels"])),
         spread=int(latent.get("spread", 0)),
         tables=Tables(tuple(tuple(map(int, table)) for table in latent["tables"])) if "tables" in latent else None,
+        waves=tuple(map(int, latent.get("waves", ()))),
     )
 
 
@@ -389,6 +433,7 @@ def layout_to_manifest(layout: StageLayout) -> dict[str, Any]:
         "rungs": list(layout.rungs),
         "mean_levels": list(layout.mean_levels),
         "spread": layout.spread,
+        **({"waves": list(layout.waves)} if layout.waves else {}),
         **tables,
     }
 

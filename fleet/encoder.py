@@ -8,39 +8,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class StageEncoder(nn.Module):
-    """Channel reduction, pooling to the finest grid, and a learned quantiser.
-
-    The reduction is a trained 1x1 convolution, so that the channels that travel carry what the cloud needs
-    instead of being picked from the backbone's own. It runs on the device, behind its stage.
+class Encoder(nn.Module):
+    """What travels of one stage, and its learned quantiser.
 
     Args:
-        into: channels of the stage's map.
         channels: channels that travel.
         grid: cells a side of the finest grid.
         levels: quantiser levels.
     """
 
-    def __init__(self, into: int, channels: int, *, grid: int, levels: int) -> None:
+    def __init__(self, channels: int, *, grid: int, levels: int) -> None:
         super().__init__()
         self.channels, self.grid, self.levels = channels, grid, levels
-        self.project = nn.Conv2d(into, channels, 1)
         self.low = nn.Parameter(torch.full((channels,), -2.0))
         self.log_step = nn.Parameter(torch.full((channels,), 4.0 / (levels - 1)).log())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """What travels, before quantisation.
-
-        Args:
-            features: the stage's map, shape (B, into, H, W), H and W at least ``grid``.
-
-        Returns:
-            Shape (B, channels, grid, grid).
-        """
-        latent: Tensor = self.project(features)  # (B, c, H, W)
-        if latent.shape[-1] == self.grid:
-            return latent
-        return F.adaptive_avg_pool2d(latent, self.grid)  # (B, c, g, g)
 
     @property
     def step(self) -> Tensor:
@@ -73,3 +54,35 @@ class StageEncoder(nn.Module):
         ends = torch.quantile(flat, torch.tensor([tail, 1 - tail]), dim=1)  # (2, channels)
         self.low.copy_(ends[0])
         self.log_step.copy_(((ends[1] - ends[0]).clamp_min(1e-3) / (self.levels - 1)).log())
+
+
+class StageEncoder(Encoder):
+    """Channel reduction, pooling to the finest grid, and a learned quantiser.
+
+    The reduction is a trained 1x1 convolution, so that the channels that travel carry what the cloud needs
+    instead of being picked from the backbone's own. It runs on the device, behind its stage.
+
+    Args:
+        into: channels of the stage's map.
+        channels: channels that travel.
+        grid: cells a side of the finest grid.
+        levels: quantiser levels.
+    """
+
+    def __init__(self, into: int, channels: int, *, grid: int, levels: int) -> None:
+        super().__init__(channels, grid=grid, levels=levels)
+        self.project = nn.Conv2d(into, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What travels, before quantisation.
+
+        Args:
+            features: the stage's map, shape (B, into, H, W), H and W at least ``grid``.
+
+        Returns:
+            Shape (B, channels, grid, grid).
+        """
+        latent: Tensor = self.project(features)  # (B, c, H, W)
+        if latent.shape[-1] == self.grid:
+            return latent
+        return F.adaptive_avg_pool2d(latent, self.grid)  # (B, c, g, g)

@@ -18,20 +18,27 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fleet.backbones import IN_BUNDLE, MEAN, STD, build_backbone
-from fleet.backbones.stage import Backbone
+from fleet.backbones.stage import Backbone, Macs, counting
 from fleet.bundle import Bundle, StageFile
 from fleet.codec import Coder, Quantiser, StageLayout, coder_named
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
-from fleet.fusion import TRUNK_STEP, CloudNetwork, packed_trunk
+from fleet.fusion import PICTURE_STAGES, TRUNK_STEP, CloudNetwork, module_keys, packed_trunk
 from fleet.ladder import Ladder, Order, finest_grid
 from fleet.layout import count_tables
+from fleet.packet import PICTURE
+from fleet.picture import PictureEncoder, PictureExit
 
 CLOUD_FILE = "cloud.safetensors"
+PICTURE_STAGE, PICTURE_EXIT = "stage00.onnx", "picture.safetensors"
 OPSET = 17
 SPREAD = 0.75
 """Of the finest grid's side, the rung up to which coefficients travel spread: about one full packet of them."""
+
+
+WAVES = 5
+"""In so many parts a picture's frequencies travel, the lowest first: the first packet holds about three of them."""
 
 
 class _DeviceStage(nn.Module):
@@ -77,6 +84,26 @@ def stage_layouts(
             spread=max((r for r in rungs if r <= SPREAD * encoder.grid), default=0),
         )
     return layouts
+
+
+def picture_layout(encoder: PictureEncoder, mean: Tensor) -> StageLayout:
+    """The layout of stage 0.
+
+    Args:
+        encoder: of the picture.
+        mean: a channel's mean before quantisation, shape (channels,).
+    """
+    low, step = encoder.low.detach().double().cpu(), encoder.step.detach().double().cpu()
+    levels = ((mean.detach().double().cpu() - low) / step).round().clamp(0, encoder.levels - 1)
+    share = np.linspace(0, encoder.channels, WAVES + 1).round().astype(int)
+    return StageLayout(
+        stage=0,
+        quantiser=Quantiser(tuple(low.tolist()), tuple(step.tolist()), encoder.levels),
+        ladder=Ladder(encoder.grid, 0),
+        rungs=(encoder.grid,),
+        mean_levels=tuple(int(level) for level in levels.tolist()),
+        waves=tuple(int(wave) for wave in np.diff(share) if wave),
+    )
 
 
 def counted(layouts: Mapping[int, StageLayout], latents: Mapping[int, npt.ArrayLike]) -> dict[int, StageLayout]:
@@ -192,26 +219,65 @@ def _export_stage(directory: Path, backbone: Backbone, n: int, encoder: StageEnc
     module = backbone.head if last else backbone.stages[n - 1]
     into = specs[n - 2] if n > 1 else None
     shape = (1, into.channels, into.size, into.size) if into else (1, 3, backbone.input_size, backbone.input_size)
-    graph = _DeviceStage(module, encoder).eval()
-    buffer = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # every shape here is fixed, which the tracer cannot know
-        torch.onnx.export(
-            graph,
-            (torch.zeros(shape),),
-            buffer,  # type: ignore[arg-type]
-            input_names=["features"],
-            output_names=["output"] if encoder is None else ["output", "latent"],
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    model = half_weights(onnx.load_from_string(buffer.getvalue()))
+    names = ["output"] if encoder is None else ["output", "latent"]
     file = f"{'head' if last else f'stage{n:02d}'}.onnx"
-    (directory / file).write_bytes(model.SerializeToString())
+    (directory / file).write_bytes(_onnx(_DeviceStage(module, encoder), shape, names))
     macs = asdict(specs[n - 1].macs)
     if encoder is not None:
         macs["conv"] += encoder.channels * specs[n - 1].channels * specs[n - 1].size ** 2
     return StageFile(n, {"float": file}, macs)
+
+
+def _onnx(graph: nn.Module, shape: tuple[int, ...], names: list[str]) -> bytes:
+    """A module as an ONNX file with weights in half precision."""
+    buffer = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # every shape here is fixed, which the tracer cannot know
+        torch.onnx.export(
+            graph.eval(),
+            (torch.zeros(shape),),
+            buffer,  # type: ignore[arg-type]
+            input_names=["features"],
+            output_names=names,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    content: bytes = half_weights(onnx.load_from_string(buffer.getvalue())).SerializeToString()
+    return content
+
+
+def export_picture(directory: Path, encoder: PictureEncoder, exit0: PictureExit, base: Backbone) -> StageFile:
+    """Write stage 0's files into a bundle's folder: what the device runs, and the hub's exit.
+
+    Args:
+        directory: of the bundle.
+        encoder: of the picture.
+        exit0: the exit that looks at it.
+        base: the bundle's base network, as it is stored; the exit's own stages are stored as their change from it.
+
+    Raises:
+        FleetError: the directory cannot be written.
+    """
+    size = base.input_size
+    with counting(encoder) as macs, torch.no_grad():
+        encoder.eval()(torch.zeros(1, 3, size, size))
+    found = asdict(sum(macs, Macs()))
+    found["conv"] += 2 * size**2  # colours at half the resolution: every pixel of two planes is added up once
+    keys = module_keys(base)
+    weights = {keys.get(key, key): value for key, value in base.state_dict().items()}
+    state = exit0.state_dict()
+    own = {key: value for key, value in state.items() if key.startswith(PICTURE_STAGES)}
+    packed = packed_trunk(own, weights)
+    packed |= {key: value for key, value in state.items() if key not in own}
+    try:
+        (directory / PICTURE_STAGE).write_bytes(_onnx(encoder, (1, 3, size, size), ["latent"]))
+        save_file(
+            {k: v if k.startswith(TRUNK_STEP) else _shipped(v) for k, v in packed.items()}, directory / PICTURE_EXIT
+        )
+        (directory / PICTURE_EXIT).chmod(0o644)
+    except OSError as err:
+        raise FleetError(f"cannot write the picture's files to {directory}: {err.strerror}") from err
+    return StageFile(PICTURE, {"float": PICTURE_STAGE, "int8": PICTURE_STAGE}, found)
 
 
 def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,6 +16,8 @@ from fleet.backbones import IN_BUNDLE, build_backbone
 from fleet.backbones.stage import Backbone
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
+from fleet.packet import PICTURE
+from fleet.picture import PictureExit
 
 
 class ExitBlock(nn.Module):
@@ -76,9 +79,12 @@ class CloudNetwork(nn.Module):
         backbone: the trained backbone or the hub's copy; its stages and head are shared, not copied.
         channels: channels that travel, by stage.
         fuse: k of the paper, how many stages an exit fuses (2; fewer where there are not so many).
+        picture: exit 0, where the picture itself travels too; it looks at that alone, and no other exit does.
     """
 
-    def __init__(self, backbone: Backbone, channels: Mapping[int, int], *, fuse: int = 2) -> None:
+    def __init__(
+        self, backbone: Backbone, channels: Mapping[int, int], *, fuse: int = 2, picture: PictureExit | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.fused = {n: tuple(range(max(min(channels), n - fuse + 1), n + 1)) for n in channels}
@@ -89,6 +95,14 @@ class CloudNetwork(nn.Module):
                 for n, stages in self.fused.items()
             }
         )
+        if picture is not None:
+            self.exits[str(PICTURE)] = picture
+            self.fused = {PICTURE: (PICTURE,), **self.fused}
+
+    def _joins(self, exit_stage: int) -> int:
+        """The stage behind which an exit goes on in the trunk: its own, but for that of the picture."""
+        block = self.exits[str(exit_stage)]
+        return block.joins if isinstance(block, PictureExit) else exit_stage
 
     def forward(self, exit_stage: int, maps: Sequence[Tensor]) -> Tensor:
         """Logits of one exit.
@@ -101,7 +115,7 @@ class CloudNetwork(nn.Module):
             Shape (B, classes).
         """
         block = self.exits[str(exit_stage)]
-        return self.backbone.from_stage(exit_stage, block(maps))
+        return self.backbone.from_stage(self._joins(exit_stage), block(maps))
 
     def forward_many(self, views: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         """Logits of several exits in one pass through the trunk, which every exit joins behind its own stage.
@@ -113,23 +127,28 @@ class CloudNetwork(nn.Module):
             By exit, shape (B, classes).
         """
         batch: Tensor | None = None
-        sizes = []
-        for n in range(min(views), len(self.backbone.stages) + 1):
+        order: list[int] = []
+        for n in range(min(map(self._joins, views)), len(self.backbone.stages) + 1):
             if batch is not None:
                 batch = self.backbone.stages[n - 1](batch)
-            if n in views:
-                joined = self.exits[str(n)](views[n])  # (B, C_n, H_n, W_n)
-                sizes.append(len(joined))
+            for exit_stage in sorted(e for e in views if self._joins(e) == n):
+                joined = self.exits[str(exit_stage)](views[exit_stage])  # (B, C_n, H_n, W_n)
+                order.append(exit_stage)
                 batch = joined if batch is None else torch.cat([batch, joined])
         assert batch is not None
-        return dict(zip(sorted(views), torch.split(self.backbone.run_head(batch), sizes), strict=True))
+        sizes = [len(views[exit_stage][0]) for exit_stage in order]
+        return dict(zip(order, torch.split(self.backbone.run_head(batch), sizes), strict=True))
 
 
 TRUNK, TRUNK_CHANGE, TRUNK_STEP = "trunk.", "trunk_change.", "trunk_step."
-"""How the hub's file of a bundle names the trunk's weights where they are not the base network's: small ones as they
+"""How the hub's files of a bundle name the trunk's weights where they are not the base network's: small ones as they
 are, large ones as their change from the base network's, in whole steps, and the step of each output channel."""
 _LARGE = 4096  # weights
 _LEVELS = 127  # of a change that fits a byte
+
+
+PICTURE_STAGES = "stages."
+"""How the hub's file of a picture names the weights of its exit's own stages, packed as a trunk is."""
 
 
 def has_own_trunk(bundle: Bundle) -> bool:
@@ -140,17 +159,30 @@ def has_own_trunk(bundle: Bundle) -> bool:
 
 def with_trunk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The hub's weights from the file's: a trunk of its own takes the base network's place."""
+    base = {key.removeprefix(IN_BUNDLE): value for key, value in state.items() if key.startswith(IN_BUNDLE)}
+    trunk, rest = unpacked_trunk(state, base)
+    return rest | {f"{IN_BUNDLE}{key}": value for key, value in trunk.items()}
+
+
+def unpacked_trunk(
+    state: Mapping[str, Tensor], base: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights that :func:`packed_trunk` packed, and whatever else a file holds.
+
+    Args:
+        state: of the file.
+        base: the base network's weights, as they are stored.
+    """
     trunk = {key.removeprefix(TRUNK): value for key, value in state.items() if key.startswith(TRUNK)}
     for name, change in state.items():
         if name.startswith(TRUNK_CHANGE):
             key = name.removeprefix(TRUNK_CHANGE)
-            trunk[key] = state[f"{IN_BUNDLE}{key}"].float() + change.float() * state[f"{TRUNK_STEP}{key}"].float()
-    rest = {key: value for key, value in state.items() if not key.startswith((TRUNK, TRUNK_CHANGE, TRUNK_STEP))}
-    return rest | {f"{IN_BUNDLE}{key}": value for key, value in trunk.items()}
+            trunk[key] = base[key].float() + change.float() * state[f"{TRUNK_STEP}{key}"].float()
+    return trunk, {key: v for key, v in state.items() if not key.startswith((TRUNK, TRUNK_CHANGE, TRUNK_STEP))}
 
 
 def packed_trunk(trunk: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A trunk's weights as the hub's file has them beside the base network's; the inverse of :func:`with_trunk`.
+    """A trunk's weights as the hub's file has them beside the base network's; the inverse of :func:`unpacked_trunk`.
 
     A trunk has moved little from where it began: a byte for the change is finer than half precision for the whole.
 
@@ -170,6 +202,38 @@ def packed_trunk(trunk: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dic
     return packed
 
 
+def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _picture(bundle: Bundle, backbone: Backbone, state: Mapping[str, Tensor]) -> PictureExit:
+    """Exit 0 of a bundle; ``state`` is the hub's other file, which holds the base network that its stages began as."""
+    layout = bundle.layouts[PICTURE]
+    packed = _floats(load_file(bundle.picture_path, device="cpu"))
+    keys = module_keys(backbone)
+    base = {keys.get(key, key): state[f"{IN_BUNDLE}{key}"] for key in backbone.state_dict()}
+    own, rest = unpacked_trunk(packed, base)
+    depth = 1 + max(int(key.removeprefix(PICTURE_STAGES).split(".", 1)[0]) for key in own)
+    found = PictureExit(
+        layout.channels,
+        grid=layout.ladder.finest,
+        block=bundle.input_size // layout.ladder.finest,
+        stages=copy.deepcopy(list(backbone.stages[:depth])),
+    )
+    found.load_state_dict(rest | own)
+    return found
+
+
+def module_keys(backbone: Backbone) -> dict[str, str]:
+    """By name of a stage's weight in the backbone, its name in an exit's own copy of that stage."""
+    names = {id(tensor): name for name, tensor in backbone.state_dict(keep_vars=True).items()}
+    return {
+        names[id(tensor)]: f"{PICTURE_STAGES}{k}.{name}"
+        for k, stage in enumerate(backbone.stages)
+        for name, tensor in stage.state_dict(keep_vars=True).items()
+    }
+
+
 def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
     """The hub's network of a bundle, ready to run.
 
@@ -187,12 +251,14 @@ def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
             f"{len(backbone.stages) + 1}: export it again"
         )
     try:
-        cloud = CloudNetwork(backbone, {n: layout.channels for n, layout in bundle.layouts.items()})
-        state = {
-            key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(bundle.cloud_path, device="cpu").items()
-        }
-        cloud.load_state_dict(with_trunk(state))
+        channels = {n: layout.channels for n, layout in bundle.layouts.items() if n != PICTURE}
+        state = _floats(load_file(bundle.cloud_path, device="cpu"))
+        picture = None if bundle.picture is None else _picture(bundle, backbone, state)
+        cloud = CloudNetwork(backbone, channels, picture=picture)
+        state = with_trunk(state)
+        if picture is not None:
+            state |= {f"exits.{PICTURE}.{key}": value for key, value in picture.state_dict().items()}
+        cloud.load_state_dict(state)
     except Exception as err:  # safetensors raises its own class, torch RuntimeError
         # Torch lists every parameter, one a line: the first says enough.
         cause = " ".join(str(err).split())[:200] or type(err).__name__

@@ -7,15 +7,18 @@ Pure in the sense of this package: time, radio and the network come in as object
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from fleet.bundle import Bundle, StageFile
 from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
 from fleet.exits import Decider, Prediction
-from fleet.packet import LOCAL_ANSWER_STAGE, ExitNotice, LocalAnswer
+from fleet.link.parameters import LinkParameters
+from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, PICTURE, ExitNotice, LocalAnswer
 from fleet.platforms import PlatformProfile
 from fleet.runtime import CancelledError, StageOutput
 
@@ -29,6 +32,9 @@ class Network(Protocol):
 
     def run(self, n: int, features: FloatArray) -> StageOutput:
         """Run one stage."""
+
+    def run_picture(self, image: FloatArray) -> FloatArray:
+        """What travels of the picture itself, shape (c, g, g); only asked for where the bundle has a stage 0."""
 
 
 class LocalExits(Protocol):
@@ -45,6 +51,10 @@ class Surroundings(Protocol):
     def payload(self) -> int:
         """Bytes a packet may have on the link as it is now."""
 
+    @property
+    def link(self) -> LinkParameters | None:
+        """The link as it is now; None where the device knows of no hub."""
+
     def now(self) -> float:
         """Seconds on a monotonic clock."""
 
@@ -56,6 +66,20 @@ class Surroundings(Protocol):
 
         Returns at once when ``time`` has passed. Returns the notice as often as it is asked.
         """
+
+
+HUB_S = 0.05
+"""Seconds that a hub may take for an exit before the device thinks that none will come."""
+
+
+def answer_due_s(packets: int, link: LinkParameters) -> float:
+    """Seconds within which a hub that hears everything answers so many packets, whatever the phase of the events."""
+    return (math.ceil(packets / link.effective_packets) + 1) * link.ci_s + HUB_S
+
+
+def first_burst(payload: int) -> int:
+    """How many packets a thrifty device sends first: what fits the longest packet there is, however long they are."""
+    return max(1, MAX_PAYLOAD // payload)
 
 
 @dataclass(frozen=True)
@@ -104,17 +128,23 @@ class Device:
         profile: paces each stage; the native profile does not.
         race: runs the bundle's local exits beside the radio (design section 12.7), and the first confident answer
             wins; None where only the hub and the whole network answer.
+        thrifty: of the picture only what the hub mostly needs goes first, and the rest once it has not sufficed. Fewer
+            bytes and joules, and unsure frames take longer.
     """
 
     bundle: Bundle
     network: Network
     profile: PlatformProfile
     race: LocalExits | None = None
+    thrifty: bool = False
 
     def infer(
         self, image: FloatArray, inference_id: int, around: Surroundings, *, ready: float | None = None
     ) -> Outcome:
         """One frame's journey, until the first answer.
+
+        Where the bundle has a stage 0, the picture itself goes first. Until the hub's answer to it is due nothing else
+        is offered; and if the device would be later than that by itself, and does not race, it rests.
 
         Stage by stage: run it, offer its packets, look for an exit notice. Behind the last stage that is sent
         the device runs the rest of its network, and whichever answers first ends the inference. In a race a local
@@ -135,6 +165,12 @@ class Device:
         journey = _Journey(around, started, started)
         features = image
         done = 0
+        speak_from = started
+        try:
+            if self.bundle.picture is not None:
+                speak_from = self._show(self.bundle.picture, image, inference_id, journey)
+        except CancelledError:
+            return self._by_hub(journey.verdict(), done, journey)
         for stage in self.bundle.stages:
             seconds = self.profile.seconds(stage.macs, stage.n)
             try:
@@ -146,7 +182,7 @@ class Device:
                 done += 1
                 if around.payload != payload:  # the link was renegotiated while the stage was paced
                     packets = self._packets(stage.n, output, inference_id, around.payload)
-                if packets:
+                if packets and around.now() >= speak_from:
                     around.offer(inference_id, stage.n, packets)
                 prediction = self._raced(stage, features, journey)
             except CancelledError:
@@ -155,6 +191,41 @@ class Device:
                 return self._local(prediction, inference_id, done, journey, stage.n)
         prediction = self._predict(self.bundle.decider, LOCAL_ANSWER_STAGE, features)
         return self._local(prediction, inference_id, done, journey, None)
+
+    def _show(self, picture: StageFile, image: FloatArray, inference_id: int, journey: _Journey) -> float:
+        """Offer the picture itself, and rest where that pays; returns when the hub's answer is overdue.
+
+        Raises:
+            CancelledError: the answer has come.
+        """
+        around = journey.around
+        seconds = self.profile.seconds(picture.macs, PICTURE)
+        latent = self.network.run_picture(image)
+        journey.spend(seconds)
+        packets = encode_stage(
+            self.bundle.layouts[PICTURE],
+            latent,
+            inference_id=inference_id,
+            payload=around.payload,
+            coder=self.bundle.coder,
+        )
+        if (link := around.link) is None:
+            around.offer(inference_id, PICTURE, packets)
+            return around.now()
+        rests = self.race is None and self._alone_s > answer_due_s(len(packets), link)
+        count = first_burst(around.payload) if rests and self.thrifty else len(packets)
+        for burst in filter(None, (packets[:count], packets[count:])):
+            around.offer(inference_id, PICTURE, burst)
+            overdue = around.now() + answer_due_s(len(burst), link)
+            if rests:
+                journey.rest(overdue)
+        return overdue
+
+    @cached_property
+    def _alone_s(self) -> float:
+        """Seconds that the whole network takes on the platform; 0 where nobody knows."""
+        times = [self.profile.seconds(stage.macs, stage.n) for stage in self.bundle.stages]
+        return sum(time or 0.0 for time in times)
 
     def _raced(self, stage: StageFile, features: FloatArray, journey: _Journey) -> Prediction | None:
         """What the local exit behind a stage says, if the device races, there is one, and it is sure."""
@@ -201,11 +272,13 @@ class _Journey:
         around: clock and radio.
         started: when the frame was ready.
         due: when all work so far is over on the platform.
+        rested: seconds in which the processor had nothing to do.
     """
 
     around: Surroundings
     started: float
     due: float
+    rested: float = 0.0
 
     def spend(self, seconds: float | None) -> None:
         """Let a piece of work be over that takes ``seconds`` on the platform, or as long as it took where None.
@@ -217,6 +290,19 @@ class _Journey:
         now = self.around.now()
         self.due = max(self.due + seconds, now) if seconds is not None else now
         if self.around.wait_until(self.due) is not None:
+            raise CancelledError("answered")
+
+    def rest(self, until: float) -> None:
+        """Do nothing.
+
+        Raises:
+            CancelledError: an exit notice has come.
+        """
+        begun = self.around.now()
+        notice = self.around.wait_until(until)
+        self.due = self.around.now()
+        self.rested += self.due - begun
+        if notice is not None:
             raise CancelledError("answered")
 
     def verdict(self) -> ExitNotice:
@@ -235,4 +321,5 @@ class _Journey:
     ) -> Outcome:
         """The outcome, now."""
         now = self.around.now()
-        return Outcome(inference_id, prediction, stage, done, self.started, now, now - self.started, local_stage)
+        busy = now - self.started - self.rested
+        return Outcome(inference_id, prediction, stage, done, self.started, now, busy, local_stage)

@@ -93,6 +93,8 @@ class StageLayout:
         mean_levels: a channel's mean, used where nothing near a missing base value is known.
         spread: the coefficients up to this rung travel mixed in :attr:`spread_order`; one of ``rungs``, or 0 for
             the first.
+        waves: in how many channels each part of :attr:`spread_order` consists, where channels do not travel side by
+            side but the first ones of the whole map before the next ones. Only for maps of one rung.
         tables: how often each symbol occurs, by channel and within it by :attr:`kinds`: base values
             0..levels-1, then differences from -(levels-1) to levels-1. None where nobody counted.
     """
@@ -104,6 +106,7 @@ class StageLayout:
     mean_levels: tuple[int, ...]
     spread: int = 0
     tables: Tables | None = field(default=None, repr=False)
+    waves: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.stage < LOCAL_ANSWER_STAGE:
@@ -119,6 +122,10 @@ class StageLayout:
             raise FleetError(f"stage {self.stage}: {self.count} coefficients do not fit the header's 16 bits")
         if self.spread and self.spread not in rungs:
             raise FleetError(f"stage {self.stage}: spread must be one of the rungs {rungs}, not {self.spread}")
+        if self.waves and (len(rungs) > 1 or min(self.waves) < 1 or sum(self.waves) != self.channels):
+            raise FleetError(
+                f"stage {self.stage}: waves share {self.channels} channels of one rung out among them, not {self.waves}"
+            )
         sizes = tuple(self.table_size(k) for k in range(self.kind_count))
         if self.tables is not None and self.tables.sizes != sizes * self.channels:
             raise FleetError(f"stage {self.stage}: the tables must have {sizes} entries in each of the channels")
@@ -155,7 +162,8 @@ class StageLayout:
         Everything up to rung ``spread`` first (about what one full packet holds), then rung by rung. Within
         each of these groups the base grid's cells form ``WAYS`` lattices, shifted from channel to channel, and one
         lattice with all detail inside its cells comes after another: of a lost packet's cells every neighbour is
-        still there in the same channel, and the cell itself in the other channels.
+        still there in the same channel, and the cell itself in the other channels. Where there are :attr:`waves`, each
+        of them is such a group.
         """
         per_channel = np.arange(self.ladder.count)
         cell = self.ladder.base_cell  # (ladder.count,)
@@ -164,6 +172,8 @@ class StageLayout:
         lattice = (row + 2 * column + channel) % WAYS  # (channels, ladder.count)
         ends = np.asarray([r * r for r in self.spread_rungs])
         group = np.broadcast_to(np.searchsorted(ends, per_channel, side="right"), lattice.shape)
+        if self.waves:
+            group = np.broadcast_to(np.repeat(np.arange(len(self.waves)), self.waves)[:, None], lattice.shape)
         return np.lexsort((lattice.ravel(), group.ravel())).astype(np.intp)
 
     @property

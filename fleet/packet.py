@@ -30,6 +30,8 @@ MIN_PAYLOAD = 20  # 27 link-layer octets - 4 - 3
 MAX_AGE = 15  # events; the field saturates
 MAX_COUNT = 0xFFF
 MAX_FIRST = 0xFFFF
+PICTURE = 0
+"""The stage whose packets hold the picture itself (design section 12.4)."""
 LOCAL_ANSWER_STAGE = 15
 _ID_MODULUS = 1 << 16
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fleet.bundle import Bundle, Precision
 from fleet.codec import FloatArray
 from fleet.errors import FleetError
+from fleet.packet import PICTURE
 
 
 class CancelledError(Exception):
@@ -65,6 +66,7 @@ class DeviceNetwork:
                 raise FleetError(f"{path} cannot be run: {_first_line(err)}") from err
 
         self._sessions = {stage.n: load(bundle.stage_path(stage, precision)) for stage in bundle.stages}
+        self._picture = load(bundle.stage_path(bundle.picture, precision)) if bundle.picture else None
         self._local = {n: load(bundle.local_path(head)) for n, head in bundle.local_exits.items()}
         self._lock = threading.Lock()
         self._running: Any = None
@@ -107,6 +109,23 @@ class DeviceNetwork:
         """
         outputs = self._run(self._sessions[n], f"stage {n}", features)
         return StageOutput(outputs[0], outputs[1][0] if len(outputs) > 1 else None)
+
+    def run_picture(self, image: FloatArray) -> FloatArray:
+        """What travels of the picture itself; only for bundles that have a stage 0.
+
+        Args:
+            image: of :meth:`prepare`.
+
+        Returns:
+            Shape (c, g, g).
+
+        Raises:
+            CancelledError: :meth:`cancel` was called from another thread meanwhile.
+            FleetError: the stage does not take this image.
+        """
+        assert self._picture is not None
+        latent: FloatArray = self._run(self._picture, f"stage {PICTURE}", image)[0][0]
+        return latent
 
     def run_local(self, n: int, features: FloatArray) -> FloatArray:
         """Run the local exit behind a stage.

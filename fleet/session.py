@@ -18,7 +18,7 @@ from fleet.bundle import Bundle
 from fleet.codec import FloatArray, StageBuffer
 from fleet.errors import FleetError
 from fleet.exits import Prediction
-from fleet.packet import LOCAL_ANSWER_STAGE, STALE_WINDOW, Header, LocalAnswer, PacketError, is_stale, next_id
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, STALE_WINDOW, Header, LocalAnswer, PacketError, is_stale, next_id
 from fleet.unanswered import Unanswered, Why
 
 REMEMBERED_ANSWERS = 64
@@ -218,15 +218,16 @@ class CloudSession:
 
         Returns:
             The exit's prediction, and the answer if it ends the inference: it is sure, or the last stage's
-            ladder is complete and the bundle is not patient. No answer when the inference was overtaken or
-            answered meanwhile, by the device for example.
+            ladder, or the picture, is complete and the bundle is not patient. No answer when the inference was
+            overtaken or answered meanwhile, by the device for example.
 
         Raises:
             FleetError: logits of another shape, or not finite.
         """
         decider = self.bundle.decider
         prediction = decider.predict(task.stage, logits)
-        is_last = task.stage == self.bundle.exit_stages and task.complete and not decider.patient
+        last_word = task.stage in (PICTURE, self.bundle.exit_stages)  # more would come of neither
+        is_last = last_word and task.complete and not decider.patient
         # Not only by a newer id: a camera that restarted is somewhere else.
         over = task.inference_id != self._current or task.inference_id in self._answered or self._local is not None
         if over:

@@ -103,6 +103,11 @@ class SimulatedRadio:
         """See :class:`fleet.inference.Surroundings`."""
         return self.scheduler.parameters.payload
 
+    @property
+    def link(self) -> LinkParameters:
+        """See :class:`fleet.inference.Surroundings`."""
+        return self.scheduler.parameters
+
     def now(self) -> float:
         """See :class:`fleet.inference.Surroundings`."""
         return self.time

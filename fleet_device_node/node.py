@@ -21,6 +21,7 @@ from fleet.coders import coder_named
 from fleet.errors import FleetError
 from fleet.inference import Device, Outcome
 from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS
+from fleet.link.parameters import LinkParameters as Link
 from fleet.motion import Seen
 from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, MIN_PAYLOAD, ExitNotice, next_id
 from fleet.platforms import PlatformProfile, load_profile
@@ -45,7 +46,7 @@ from fleet_msgs.msg import (
     StageFeatures,
 )
 from fleet_ros.labels import LabelPublisher
-from fleet_ros.messages import label_message
+from fleet_ros.messages import label_message, link_of
 from fleet_ros.node import ManagedNode
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import EVENTS, IMAGES, LATCHED, OVERRIDABLE, REPORTS
@@ -74,6 +75,7 @@ class DeviceNode(ManagedNode):
         self._worker: threading.Thread | None = None
         self._header = Header()
         self._payload = MAX_PAYLOAD
+        self._radio: Link | None = None
         self._frames = self._by_hub = self._unanswered = 0
         self._last_id: int | None = None
         self._pending: PendingAnswers[tuple[Outcome, Header]] = PendingAnswers(self.settings.answer_timeout)
@@ -114,6 +116,7 @@ class DeviceNode(ManagedNode):
         self._around = NodeSurroundings(
             self, self._network, self._publish_features, interruptible=self.settings.interruptible
         )
+        self._around.link = self._radio
         self._around.payload = self._payload  # the link may have been told before, and is told only once
         self._worker = threading.Thread(
             target=self._work, args=(self._source, camera, self._around), name="inference", daemon=True
@@ -272,8 +275,13 @@ class DeviceNode(ManagedNode):
         # The radio's last word on a frame comes with the next event or the next frame.
         self._join.timeout = max(1.0, 2.5e-3 * msg.ci_ms)
         self._payload = msg.payload
+        try:
+            self._radio = link_of(msg) if msg.connected else None
+        except FleetError:  # a PHY that this version does not know: frames go on without its times
+            self._radio = None
         if self._around is not None:
             self._around.payload = msg.payload
+            self._around.link = self._radio
 
     def _on_link_report(self, msg: LinkReport) -> None:
         with self._lock:
@@ -290,6 +298,8 @@ class DeviceNode(ManagedNode):
 
     def _on_tick(self) -> None:
         self._tell(self._link.look(self.seconds()))
+        if self._around is not None:
+            self._around.link = self._radio if self._link.connected else None
         if self._frames:
             self._flush(everything=False)
 

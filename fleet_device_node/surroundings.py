@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fleet.link.parameters import LinkParameters
 from fleet.notices import Notices
 from fleet.packet import MAX_PAYLOAD
 from fleet.runtime import DeviceNetwork
@@ -31,6 +32,7 @@ class NodeSurroundings(Notices):
     ) -> None:
         super().__init__(network.cancel, node.seconds, node.wait, interruptible=interruptible)
         self.payload = MAX_PAYLOAD
+        self.link: LinkParameters | None = None
         self._publish = publish
 
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from std_msgs.msg import Header
 
 from fleet.exits import Classes, Prediction
+from fleet.link.parameters import LinkParameters
 from fleet_msgs.msg import Label
+from fleet_msgs.msg import LinkParameters as LinkParametersMsg
 
 WORDS_BYTES = 128
 
@@ -14,6 +16,17 @@ WORDS_BYTES = 128
 def bounded(text: str, size: int = WORDS_BYTES) -> str:
     """A text cut to the size of a bounded string, which counts bytes."""
     return text.encode()[:size].decode(errors="ignore")
+
+
+def link_of(message: LinkParametersMsg) -> LinkParameters:
+    """The link that a message tells of.
+
+    Raises:
+        FleetError: no node of ours says such a thing.
+    """
+    names = ("ci_ms", "packets", "payload", "phy", "ack", "transport")
+    # float32 on the wire: 0.1 arrives as 0.10000000149
+    return LinkParameters(loss=round(float(message.loss), 6), **{key: getattr(message, key) for key in names})
 
 
 def label_message(

@@ -29,7 +29,6 @@ from std_msgs.msg import Header
 
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
-from fleet.link.parameters import LinkParameters
 from fleet.packet import LOCAL_ANSWER_STAGE, PacketError
 from fleet.packet import Header as PacketHeader
 from fleet.platforms import load_profile
@@ -41,6 +40,7 @@ from fleet_msgs.msg import ExitDecision, FeaturePacket, InferenceReport, Label, 
 from fleet_msgs.msg import ExitRun as ExitRunMsg
 from fleet_msgs.msg import LinkParameters as LinkParametersMsg
 from fleet_ros.diagnostics import Diagnostics, Health
+from fleet_ros.messages import link_of
 from fleet_ros.node import main as run_node
 from fleet_ros.qos import EVENTS, LABELS, LATCHED, PACKETS, REPORTS
 from fleet_ros.settings import declare, setting
@@ -128,11 +128,8 @@ class ViewNode(Node):  # type: ignore[misc]
             callback(self._views[camera], msg, at)
 
     def _on_link(self, camera: str, name: str, view: CameraView, msg: LinkParametersMsg, _at: float) -> None:
-        names = ("ci_ms", "packets", "payload", "phy", "ack", "transport")
-        values = {key: getattr(msg, key) for key in names}
         try:
-            # float32 on the wire: 0.1 arrives as 0.10000000149
-            view.on_link(LinkParameters(loss=round(float(msg.loss), 6), **values), connected=msg.connected)
+            view.on_link(link_of(msg), connected=msg.connected)
         except FleetError:
             return  # no node of ours says such a thing
         if msg.transport == "bleak" and camera not in self._listening_to_packets:

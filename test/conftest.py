@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch is there: threads that wait for each other cost ten times what they save on a busy machine.
@@ -63,6 +64,26 @@ def small_bundle() -> Bundle:
         cloud_file="cloud.safetensors",
         trained=False,
         checksums={},
+    )
+
+
+@pytest.fixture(scope="session")
+def picture_bundle(small_bundle: Bundle) -> Bundle:
+    """The small bundle with a stage 0 of two waves."""
+    layout = StageLayout(
+        stage=0,
+        quantiser=Quantiser((-1.0,) * 40, (0.125,) * 40, 16),
+        ladder=Ladder(4, 0),
+        rungs=(4,),
+        mean_levels=(8,) * 40,
+        waves=(8, 32),
+    )
+    return replace(
+        small_bundle,
+        layouts={0: layout, **small_bundle.layouts},
+        decider=replace(small_bundle.decider, thresholds={0: 0.8, **small_bundle.decider.thresholds}),
+        picture=StageFile(0, {"float": "stage00.onnx"}, {"conv": 200_000}),
+        picture_file="picture.safetensors",
     )
 
 

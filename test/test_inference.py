@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fleet.bundle import LocalExit
 from fleet.errors import FleetError
-from fleet.inference import Device
+from fleet.inference import Device, answer_due_s, first_burst
 from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import LOCAL_ANSWER_STAGE, ExitNotice, Header, LocalAnswer, next_id
@@ -37,12 +37,13 @@ def paced(seconds=0.02):
 class VirtualWorld:
     """Clock, radio and hub; nothing passes but the time that somebody waits for or works."""
 
-    def __init__(self, bundle, link, *, hub=lambda task: UNSURE, hub_seconds=0.002, phase=0.0, seed=0):
+    def __init__(self, bundle, link, *, hub=lambda task: UNSURE, hub_seconds=0.002, phase=0.0, seed=0, fused=FUSED):
         self.time = 100.0
         self.scheduler = Scheduler(link, start=self.time, phase=phase, seed=seed)
-        self.session = CloudSession(bundle, FUSED)
+        self.session = CloudSession(bundle, fused)
         self.hub, self.hub_seconds, self.hub_busy = hub, hub_seconds, False
         self.current, self.notice, self._on_its_way = None, None, None
+        self.hub_there = True
         self.offers, self.sent, self.answers, self.notices = [], [], [], []
         self._actions, self._order = [], itertools.count()
 
@@ -50,6 +51,10 @@ class VirtualWorld:
     @property
     def payload(self):
         return self.scheduler.parameters.payload
+
+    @property
+    def link(self):
+        return self.scheduler.parameters if self.hub_there else None
 
     def now(self):
         return self.time
@@ -137,6 +142,11 @@ class FakeNetwork:
         self.bundle, self.logits, self.on_run = bundle, logits, on_run
         self.ran = []
 
+    def run_picture(self, image):
+        assert image is IMAGE
+        layout = self.bundle.layouts[0]
+        return layout.quantiser.dequantise(np.random.default_rng(0).integers(0, 16, (layout.channels, 4, 4)))
+
     def run(self, n, features):
         assert features.shape == (1, *([3, 32, 32] if n == 1 else [n - 1, 4, 4]))
         self.on_run(n)
@@ -159,6 +169,20 @@ def make(small_bundle):
         link = link or LinkParameters(ci_ms=10, packets=2, payload=100)
         around = VirtualWorld(small_bundle, link, **world)
         device = Device(small_bundle, FakeNetwork(small_bundle, logits, on_run), profile or paced())
+        return device, around
+
+    return make_them
+
+
+@pytest.fixture
+def make_picture(picture_bundle):
+    """A device that shows the picture first, in 5 ms and some packets of 40 bytes, and its world."""
+
+    def make_them(*, ci_ms=10, packets=4, race=None, thrifty=False, stage=0.05, **world):
+        link = LinkParameters(ci_ms=ci_ms, packets=packets, payload=40)
+        around = VirtualWorld(picture_bundle, link, fused={0: (0,), **FUSED}, **world)
+        times = PlatformProfile("paced", 100.0, "test", stage_seconds={0: 0.005} | dict.fromkeys(range(1, 11), stage))
+        device = Device(picture_bundle, FakeNetwork(picture_bundle), times, race, thrifty)
         return device, around
 
     return make_them
@@ -577,3 +601,91 @@ def test_a_profile_that_does_not_know_a_stage_is_an_error_in_one_line(make):
     device = replace(device, profile=PlatformProfile("half", 1.0, "test", stage_seconds={1: 0.01}))
     with pytest.raises(FleetError, match="no time for stage 2"):
         infer(device, around)
+
+
+# The picture itself -------------------------------------------------------------------------------------------
+def test_the_picture_goes_first_and_the_device_rests_until_the_hub_has_answered(make_picture):
+    device, around = make_picture()
+    outcome = infer(device, around)
+    assert outcome.by_hub
+    assert outcome.stage == 0  # unsure, but of a whole picture nothing better would come
+    assert device.network.ran == []
+    assert [stage for _, stage, _, _ in around.offers] == [0]
+    assert outcome.busy == pytest.approx(0.005)
+    assert outcome.latency > 0.02
+
+
+def test_a_hub_that_is_sure_early_spares_the_rest_of_the_picture(make_picture):
+    unhurried, sure = make_picture(packets=1)[1], make_picture(packets=1, hub=lambda task: SURE)
+    device, around = sure
+    infer(device, around)
+    assert [Header.unpack(p).stage for _, p in around.sent] == [0, 0]  # one more while the answer was on its way
+    infer(make_picture(packets=1)[0], unhurried)
+    assert len(unhurried.sent) > 2
+
+
+def test_a_device_that_would_be_sooner_by_itself_does_not_rest(make_picture):
+    device, around = make_picture(ci_ms=1000, stage=0.01)
+    outcome = infer(device, around)
+    assert not outcome.by_hub
+    assert outcome.latency == pytest.approx(0.105)
+    assert outcome.busy == pytest.approx(0.105)
+    assert [stage for _, stage, _, _ in around.offers] == [0, 15]  # features would only be in the picture's way
+
+
+def test_a_hub_that_stays_silent_gets_features_once_its_answer_is_overdue(make_picture):
+    device, around = make_picture(hub_seconds=1e9)
+    outcome = infer(device, around)
+    assert not outcome.by_hub
+    due = answer_due_s(len(around.offers[0][2]), around.link)
+    stages = [stage for _, stage, _, time in around.offers if time >= 100.0 + 0.005 + due]
+    assert stages == [*range(1, 9), 15]
+    assert outcome.busy == pytest.approx(0.005 + 0.5)
+    assert outcome.latency == pytest.approx(0.005 + due + 0.5)
+
+
+def test_without_a_hub_nobody_is_waited_for(make_picture):
+    device, around = make_picture()
+    around.hub_there = False
+    outcome = infer(device, around)
+    assert outcome.busy == outcome.latency
+    assert device.network.ran[0] == 1
+
+
+def test_a_race_does_not_rest_and_offers_no_features_while_the_answer_is_due(make_picture, picture_bundle):
+    class Never:
+        def run_local(self, n, features):
+            return np.array([UNSURE], np.float32)
+
+    device, around = make_picture(race=Never(), ci_ms=50, stage=0.02)
+    outcome = infer(device, around)
+    assert outcome.by_hub
+    assert outcome.stage == 0
+    assert outcome.busy == outcome.latency
+    assert len(device.network.ran) > 1
+    assert [stage for _, stage, _, _ in around.offers] == [0]
+
+
+def test_a_thrifty_device_sends_the_rest_only_where_the_first_burst_does_not_suffice(make_picture):
+    device, around = make_picture(thrifty=True, hub=lambda task: SURE)
+    infer(device, around)
+    ((_, _, burst, _),) = around.offers
+    assert len(burst) == first_burst(40)
+    assert len(around.sent) == len(burst)
+    device, around = make_picture(thrifty=True)
+    outcome = infer(device, around)
+    first, second = around.offers
+    whole, plain = make_picture()
+    infer(whole, plain)
+    assert (*first[2], *second[2]) == plain.offers[0][2]
+    assert second[3] - first[3] == pytest.approx(answer_due_s(len(first[2]), around.link))
+    assert outcome.busy == pytest.approx(0.005)
+    assert outcome.stage == 0
+
+
+def test_a_picture_s_packets_are_cut_to_the_link(make_picture):
+    device, around = make_picture()
+    infer(device, around)
+    assert all(len(packet) <= 40 for _, packet in around.sent)
+    assert first_burst(244) == 1
+    assert first_burst(20) == 12

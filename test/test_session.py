@@ -445,3 +445,24 @@ def test_ten_thousand_inferences_leave_no_more_behind_than_a_few(session, packet
     assert run(range(60_000, 60_200)) == pytest.approx(run(range(60_200, 70_200)), abs=500)
     assert len(session._answered) <= REMEMBERED_ANSWERS
     assert session.counts[Taken.NEW] == 2 * 10_200
+
+
+def test_the_whole_picture_is_the_last_word_unless_the_bundle_is_patient(picture_bundle):
+    layout = picture_bundle.layouts[0]
+    features = layout.quantiser.dequantise(np.random.default_rng(0).integers(0, 16, (layout.channels, 4, 4)))
+    packets = encode_stage(layout, features, inference_id=7, payload=40, coder=picture_bundle.coder)
+    assert len(packets) > 1
+    fused = {0: (0,), **FUSED}
+    for patient in (False, True):
+        bundle = replace(picture_bundle, decider=replace(picture_bundle.decider, patient=patient))
+        session = CloudSession(bundle, fused)
+        session.take(packets[0])
+        task = session.next_task()
+        assert (task.stage, task.complete) == (0, False)
+        assert session.conclude(task, UNSURE)[1] is None
+        take_all(session, packets[1:])
+        task = session.next_task()
+        assert (task.stage, task.complete) == (0, True)
+        np.testing.assert_allclose(task.maps[0][: layout.channels], features)
+        answer = session.conclude(task, UNSURE)[1]
+        assert (answer is None) == patient

@@ -52,6 +52,7 @@ class CameraRadio:
         on_end: Callable[[str], None] = lambda _problem: None,
     ) -> None:
         self.payload = settings.wish.payload
+        self.link: LinkParameters | None = None
         self._transport = transport
         self._settings = settings
         self._on_exit = on_exit
@@ -103,6 +104,7 @@ class CameraRadio:
 
     def _changed(self, state: CameraState) -> None:
         self.payload = state.link.payload
+        self.link = state.link if state.hub else None
         self._on_change(state)
 
     async def _run(self) -> None:

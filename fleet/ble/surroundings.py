@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from fleet.link.parameters import LinkParameters
 from fleet.notices import Notices
 
 
@@ -14,6 +15,7 @@ class Radio(Protocol):
     """What is needed of :class:`fleet.ble.radio.CameraRadio`."""
 
     payload: int
+    link: LinkParameters | None
 
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:
         """Hand over a stage's packets; never blocks."""
@@ -36,6 +38,11 @@ class RadioSurroundings(Notices):
     def payload(self) -> int:
         """See :class:`fleet.inference.Surroundings`."""
         return self.radio.payload
+
+    @property
+    def link(self) -> LinkParameters | None:
+        """See :class:`fleet.inference.Surroundings`."""
+        return self.radio.link
 
     def offer(self, inference_id: int, stage: int, packets: Sequence[bytes]) -> None:
         """See :class:`fleet.inference.Surroundings`."""

@@ -16,9 +16,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fleet.bundle import Bundle
-from fleet.codec import encode_stage
+from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
-from fleet.packet import MAX_PAYLOAD
+from fleet.packet import MAX_PAYLOAD, PICTURE
 from fleet.platforms import PlatformProfile, load_profile, to_yaml
 from fleet.resources import expanded, find_model
 from fleet.runlog import check_writable
@@ -49,7 +49,8 @@ def profile(
     console = Console()
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("stages", total=rounds)
-        taken: dict[int, list[float]] = {n: [] for n in network.stage_numbers}
+        pictures = () if loaded.picture is None else (PICTURE,)
+        taken: dict[int, list[float]] = {n: [] for n in (*pictures, *network.stage_numbers)}
         for k in range(WARM_UP + rounds):
             for n, seconds in _one_image(loaded, network, k).items():
                 taken[n] += [seconds] if k >= WARM_UP else []
@@ -77,14 +78,22 @@ def _one_image(bundle: Bundle, network: DeviceNetwork, seed: int) -> dict[int, f
     pixels = np.random.default_rng(seed).integers(0, 256, (bundle.input_size, bundle.input_size, 3), dtype=np.uint8)
     features = network.prepare(pixels)
     seconds = {}
+    if bundle.picture is not None:
+        begun = time.perf_counter()
+        _coded(bundle, PICTURE, network.run_picture(features))
+        seconds[PICTURE] = time.perf_counter() - begun
     for n in network.stage_numbers:
         begun = time.perf_counter()
         output = network.run(n, features)
         if output.latent is not None:
-            encode_stage(bundle.layouts[n], output.latent, inference_id=0, payload=MAX_PAYLOAD, coder=bundle.coder)
+            _coded(bundle, n, output.latent)
         seconds[n] = time.perf_counter() - begun
         features = output.features
     return seconds
+
+
+def _coded(bundle: Bundle, n: int, latent: FloatArray) -> None:
+    encode_stage(bundle.layouts[n], latent, inference_id=0, payload=MAX_PAYLOAD, coder=bundle.coder)
 
 
 def _show(found: PlatformProfile, taken: dict[int, list[float]], console: Console) -> None:

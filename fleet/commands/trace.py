@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fleet.bundle import Bundle
     from fleet.evaluation.recorder import Pictures, Recorder
     from fleet.evaluation.trace import Split, Trace
+    from fleet.fusion import CloudNetwork
     from fleet.sources import Frame
 
 SHORT = 100
@@ -154,6 +155,8 @@ def _record(
                     states,
                     lambda n, t=task: progress.advance(t, n),  # type: ignore[misc]
                 )
+    if bundle.picture is not None:
+        _record_picture(recorder, bundle, cloud, parts, payloads, only, precision, progress)
     if sets and only != "calibration":
         for payload in payloads:
             every = recording.plan_sets(recorder, bundle, cloud, payload, sets)
@@ -174,6 +177,32 @@ def _record_device(
     task = progress.add_task(f"{split}: device", total=len(frames))
     recorded = accuracy.record(bundle, network, frames, lambda: progress.advance(task))
     recording.save_device(recorder, bundle, split, recorded)
+
+
+def _record_picture(
+    recorder: Recorder,
+    bundle: Bundle,
+    cloud: CloudNetwork,
+    parts: dict[Split, Pictures],
+    payloads: Sequence[int],
+    only: str | None,
+    precision: str,
+    progress: Progress,
+) -> None:
+    from fleet.evaluation.recording import save_picture  # noqa: PLC0415
+    from fleet.evaluation.trace import picture_logits  # noqa: PLC0415
+    from fleet.runtime import DeviceNetwork  # noqa: PLC0415
+
+    for split, part in parts.items():
+        missing = [size for size in payloads if not recorder.has(f"{split}/{picture_logits(size)}")]
+        if only not in (None, split) or not missing:
+            continue
+        frames = [frame for frame in part.read() if bundle.classes.group_named(frame.truth) is not None]
+        network = DeviceNetwork(bundle, precision=precision)  # type: ignore[arg-type]
+        latents = np.stack([network.run_picture(network.prepare(frame.image)) for frame in frames])
+        for size in missing:
+            task = progress.add_task(f"{split}: the picture, {size} bytes", total=len(frames))
+            save_picture(recorder, bundle, cloud, split, latents, size, lambda n, t=task: progress.advance(t, n))  # type: ignore
 
 
 def _record_rivals(

@@ -16,14 +16,17 @@ from fleet.errors import FleetError
 from fleet.resources import expanded, find_model
 
 if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should not
+    from fleet.bundle import Bundle
     from fleet.training.base import BaseTraining
     from fleet.training.base import Progress as BaseProgress
     from fleet.training.config import TrainingConfig
     from fleet.training.data import ImageSet
     from fleet.training.exits import ExitProgress, ExitTraining
+    from fleet.training.picture import PictureTraining
 
 CHECKPOINT = "checkpoint.pt"
 EXITS = "exits.pt"
+PICTURE = "picture.pt"
 _MEASURED_SHARE = 0.65  # of the speed measured on an idle machine is what a run of hours gets
 _LINE_EVERY = 100  # steps between lines where there is no terminal for a bar
 
@@ -85,7 +88,10 @@ def _settings(config: Path, output: Path, *, resume: bool, exits_only: bool) -> 
     from fleet.training.config import load_config, parse_config  # noqa: PLC0415
 
     settings = load_config(config)
-    path, other = (output / name for name in ((EXITS, CHECKPOINT) if exits_only else (CHECKPOINT, EXITS)))
+    if settings.picture is not None and not exits_only:
+        raise FleetError(f"{config} trains the picture of a finished bundle: name it with --bundle")
+    own = PICTURE if settings.picture is not None else EXITS
+    path, other = (output / name for name in ((own, CHECKPOINT) if exits_only else (CHECKPOINT, EXITS)))
     if other.exists() and (exits_only or not path.exists()):
         how = "without" if exits_only else "with"
         raise FleetError(f"{output} holds a run that was begun {how} --bundle: choose another --output")
@@ -187,6 +193,9 @@ def _go_on(
         raise FleetError(f"{loaded.path} recognises other classes than the data set has")
     if (loaded.backbone, loaded.input_size) != (settings.backbone, settings.input_size):
         raise FleetError(f"{loaded.path} is a {loaded.backbone} at {loaded.input_size} pixels, not as configured")
+    if settings.picture is not None:
+        _train_picture(loaded, settings, sets, output, device, console, resume=resume)
+        return
     training = ExitTraining(settings, base_network(loaded), *sets, output, device)
     if resume:
         training.resume()
@@ -195,7 +204,30 @@ def _go_on(
     _run_exits(training, console)
 
 
-def _run_exits(training: ExitTraining, console: Console) -> None:
+def _train_picture(
+    bundle: Bundle,
+    settings: TrainingConfig,
+    sets: tuple[ImageSet, ImageSet],
+    output: Path,
+    device: str,
+    console: Console,
+    *,
+    resume: bool,
+) -> None:
+    """Stage 0 of a bundle, with everything else of it as it is."""
+    from fleet.baselines.store import base_network  # noqa: PLC0415
+    from fleet.fusion import load_cloud  # noqa: PLC0415
+    from fleet.training.picture import PictureTraining  # noqa: PLC0415
+
+    training = PictureTraining(settings, base_network(bundle), load_cloud(bundle).backbone, *sets, output, device)
+    if resume:
+        training.resume()
+    else:
+        training.start_from(bundle)
+    _run_exits(training, console)
+
+
+def _run_exits(training: ExitTraining | PictureTraining, console: Console) -> None:
     with _bar(console) as bar:
         task = bar.add_task("exits", total=training.plan.steps, completed=training.step)
 

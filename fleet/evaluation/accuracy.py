@@ -19,7 +19,7 @@ from fleet.evaluation.scores import judge
 from fleet.exits import Classes, softmax
 from fleet.fusion import CloudNetwork
 from fleet.ladder import IntArray
-from fleet.packet import MAX_PAYLOAD
+from fleet.packet import MAX_PAYLOAD, PICTURE
 from fleet.runtime import DeviceNetwork
 from fleet.sources import Frame
 
@@ -83,6 +83,8 @@ def record(bundle: Bundle, network: DeviceNetwork, frames: Iterable[Frame], seen
         truths.append(known.groups.index(group))
         classes.append(known.ids.index(frame.truth) if frame.truth in known.ids else -1)
         features = network.prepare(frame.image)
+        if bundle.picture is not None:
+            latents[PICTURE].append(network.run_picture(features))
         for n in network.stage_numbers:
             output = network.run(n, features)
             features = output.features

@@ -34,12 +34,17 @@ from fleet.evaluation.trace import (
     fleet_logits,
     fleet_sets,
     fleet_sizes,
+    picture_ends,
+    picture_logits,
+    picture_sizes,
+    picture_states,
     rival_bytes,
     rival_logits,
 )
+from fleet.inference import answer_due_s, first_burst
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
-from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
 from fleet.platforms import PlatformProfile
 
 WHOLE = "whole-network"
@@ -120,6 +125,32 @@ class Judge:
                 self.device(split, rule),
                 local,
                 tuple(int(h["n"]) for h in heads),
+            )
+        found: Recorded = self._known[key]
+        return found
+
+    def recorded_picture(self, split: Split, payload: int, *, thrifty: bool) -> Recorded:
+        """What the trace has of FLEET's stage 0, as of a ladder of its own; for a thrifty device as of two.
+
+        Raises:
+            FleetError: it has none for such packets.
+        """
+        key = split, payload, thrifty, "picture"
+        if key not in self._known:
+            index, chosen = self.trace.index, self.images[split]
+            sizes, ends = (np.asarray(self.trace.array(split, kind(payload)))[:, chosen] for kind in _PICTURE_PARTS)
+            most = len(sizes)
+            burst = min(first_burst(payload), most) if thrifty else most
+            parts = [np.stack([_padded(part[:burst], most), _padded(part[burst:], most)]) for part in (sizes, ends)]
+            temperatures = [index.temperatures.get(PICTURE, 1.0)] * most
+            plain = self.recorded(split, self.trace.payloads[0], "confidence")
+            self._known[key] = Recorded(
+                Packets.of(*(part[: 1 + thrifty] for part in parts)),
+                picture_states(payload, most, burst),
+                self.rows(split, picture_logits(payload), temperatures),
+                plain.device,
+                plain.local,
+                plain.local_stages,
             )
         found: Recorded = self._known[key]
         return found
@@ -273,11 +304,12 @@ class Contest:
             found[name] = {s: uploads[s].only(worth) for s in SPLITS}
         return found
 
-    def pace(self, heads: Sequence[int] = ()) -> Pace:
-        """When the device has done what, with these local exits in a race."""
+    def pace(self, heads: Sequence[int] = (), *, picture: bool = False) -> Pace:
+        """When the device has done what, with these local exits in a race, and with the picture before everything."""
         index = self.judge.trace.index
         macs = {int(h["n"]): h["macs"] for h in index.local_exits}
-        return Pace.of(index.stages, len(index.sent), self.profile, {n: macs[n] for n in heads})
+        shown = index.picture["macs"] if picture else None
+        return Pace.of(index.stages, len(index.sent), self.profile, {n: macs[n] for n in heads}, shown)
 
     def air(self, split: Split, link: LinkParameters) -> Air:
         """A link at each image's phase."""
@@ -296,7 +328,8 @@ class Contest:
         return found
 
     def _can(self, name: str) -> bool:
-        return not VARIANTS[name].race or bool(self.judge.trace.index.local_exits)
+        variant, index = VARIANTS[name], self.judge.trace.index
+        return (not variant.race or bool(index.local_exits)) and (not variant.picture or bool(index.picture))
 
     def _ours(self, variant: Variant, name: str, link: LinkParameters, hints: dict[str, tuple[float, ...]]) -> Result:
         guard = self.guard(name, link)
@@ -344,10 +377,22 @@ class Contest:
     ) -> Race:
         """FLEET on one link, replayed."""
         rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
-        recorded = self.judge.recorded(split, link.payload, rule)
+        if variant.picture:
+            recorded = self.judge.recorded_picture(split, link.payload, thrifty=False)
+            pace, most = self.pace(picture=True), int(recorded.packets.counts.max())
+            # A device that does not rest is not thrifty: its own answer would come before the rest of the picture.
+            if variant.thrifty and pace.whole - (pace.picture or 0.0) > answer_due_s(most, link):
+                recorded = self.judge.recorded_picture(split, link.payload, thrifty=True)
+        else:
+            recorded = self.judge.recorded(split, link.payload, rule)
         rows = tuple(recorded.local_stages.index(n) for n in heads)
         return Race.on(
-            recorded, self.pace(heads), self.air(split, link), exit_s=self.plan.cloud_s, local=rows, manner=manner
+            recorded,
+            self.pace(heads, picture=variant.picture),
+            self.air(split, link),
+            exit_s=self.plan.cloud_s,
+            local=rows,
+            manner=manner,
         )
 
     def _local(self, name: str, link: LinkParameters) -> Result:
@@ -375,6 +420,14 @@ class Contest:
         test = self.uploads[name]["test"]
         outcomes = test.end(best, self.air("test", link), cloud_s=cloud_s)
         return Result(point, (accuracy, costs[best]), outcomes, test.judged.right[best])
+
+
+_PICTURE_PARTS = (picture_sizes, picture_ends)
+
+
+def _padded(part: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Packets of some images, shape (at most ``most``, N), as (most, N)."""
+    return np.pad(part, ((0, most - len(part)), (0, 0)))
 
 
 def _level(threshold: float) -> float | None:

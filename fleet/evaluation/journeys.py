@@ -17,7 +17,7 @@ from fleet.evaluation.accuracy import Recorded
 from fleet.fusion import CloudNetwork
 from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
 from fleet.platforms import PlatformProfile
 from fleet.runtime import StageOutput
 from fleet.session import CloudSession
@@ -37,6 +37,11 @@ class RecordedNetwork:
     recorded: Recorded
     stage_numbers: tuple[int, ...]
     image: int = 0
+
+    def run_picture(self, image: FloatArray) -> FloatArray:  # noqa: ARG002 - it is known which one is meant
+        """See :class:`fleet.inference.Network`."""
+        latent: FloatArray = self.recorded.latents[PICTURE][self.image]
+        return latent
 
     def run(self, n: int, features: FloatArray) -> StageOutput:
         """See :class:`fleet.inference.Network`."""

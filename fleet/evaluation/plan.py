@@ -39,6 +39,8 @@ class Variant:
         parts: the same.
         fill: the same.
         hold: the same.
+        picture: the same.
+        thrifty: the same.
         undecided: which of patient and hold are chosen on the calibration split, link by link, like the thresholds.
         step: of design.md section 12 that it is about, if it is.
         note: for a table's footnote.
@@ -51,6 +53,8 @@ class Variant:
     parts: bool = False
     fill: bool = False
     hold: bool = False
+    picture: bool = False
+    thrifty: bool = False
     undecided: tuple[str, ...] = ()
     step: str = ""
     note: str = ""
@@ -62,7 +66,11 @@ class Variant:
             (True, False) if name in self.undecided else (getattr(self, name),) for name in ("patient", "hold")
         )
         agrees = self.rule == "agreement"
-        return tuple(Manner(agrees, patient, self.parts, self.fill, hold) for patient in patience for hold in holds)
+        return tuple(
+            Manner(agrees, patient, self.parts, self.fill, hold, self.picture, self.thrifty)
+            for patient in patience
+            for hold in holds
+        )
 
 
 _PATIENT = "the last exit answers only if it is sure; the device does in the end"
@@ -72,6 +80,8 @@ _FILL = "room that the newest stage leaves in an event goes to the stage before"
 
 _HOLD = "an exit waits for the burst's last packet, as long as it is over by the next event"
 _BEST = "fleet-patient, -parts and -fill, and -hold where calibration says so"
+
+_PICTURE = "the picture itself travels, the hub answers on it, and the device rests meanwhile"
 
 VARIANTS: Mapping[str, Variant] = {
     "fleet": Variant(note="one threshold an exit"),
@@ -95,6 +105,11 @@ VARIANTS: Mapping[str, Variant] = {
         race=True,
         step="5, 7",
         note=f"{_BEST}, and fleet-race",
+    ),
+    "fleet-picture": Variant(picture=True, step="4", note=_PICTURE),
+    "fleet-picture-race": Variant(picture=True, race=True, step="4, 7", note=f"{_PICTURE}; with a race it never rests"),
+    "fleet-picture-thrifty": Variant(
+        picture=True, thrifty=True, step="4, 5", note=f"{_PICTURE}; of it the first 244 bytes alone at first"
     ),
 }
 PLAIN = "fleet"

@@ -85,6 +85,10 @@ class Recorder:
             if there.local_exits != index.local_exits:
                 gone = {f"{split}/{name}" for split in SPLITS for name in ("local", "local-exits")}
                 recorder.change(arrays={k: v for k, v in there.arrays.items() if k not in gone})
+            if there.picture.get("content") != index.picture.get("content"):
+                gone = {name for name in recorder.index.arrays if name.split("/")[1].startswith("picture-")}
+                kept = {k: v for k, v in recorder.index.arrays.items() if k not in gone}
+                recorder.change(arrays=kept, picture=index.picture)
             # Thresholds and temperatures do not matter to what is recorded: the newest count.
             recorder.change(
                 bundle=index.bundle,

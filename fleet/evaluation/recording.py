@@ -26,11 +26,14 @@ from fleet.evaluation.trace import (
     fleet_logits,
     fleet_sets,
     fleet_sizes,
+    picture_ends,
+    picture_logits,
+    picture_sizes,
     read_index,
 )
 from fleet.fusion import CloudNetwork
 from fleet.layout import FloatArray, StageLayout
-from fleet.packet import HEADER_BYTES
+from fleet.packet import HEADER_BYTES, PICTURE
 
 BATCH = 32
 """Images at a time; more do not fit a processor's caches."""
@@ -45,13 +48,18 @@ def save_device(recorder: Recorder, bundle: Bundle, split: Split, recorded: Reco
     }
     if recorded.local_exits:
         arrays["local-exits"] = np.stack([m for _, m in sorted(recorded.local_exits.items())]).astype(np.float16)
-    for n, layout in bundle.layouts.items():
+    for n, layout in _ladders(bundle).items():
         values = bundle.coder.coefficients(layout, recorded.latents[n])
         narrow = np.int8 if np.abs(values).max() < 128 else np.int16
         arrays[coefficients(n)] = values.astype(narrow)
     splits = {**read_index(recorder.path).splits}
     splits[split] = {**splits[split], "pictures": len(recorded)}
     recorder.save({f"{split}/{name}": array for name, array in arrays.items()}, splits=splits)
+
+
+def _ladders(bundle: Bundle) -> dict[int, StageLayout]:
+    """The stages whose packets are features; the picture's are recorded apart (:func:`save_picture`)."""
+    return {n: layout for n, layout in bundle.layouts.items() if n != PICTURE}
 
 
 def packets_of_stage(layout: StageLayout, values: Array, coder: Coder, payload: int) -> tuple[Array, Array]:
@@ -89,7 +97,7 @@ def save_packets(
 ) -> None:
     """Write sizes and ends of every packet of a split; ``done`` is called once a stage."""
     sizes, ends = [], []
-    for n, layout in bundle.layouts.items():
+    for n, layout in _ladders(bundle).items():
         size, end = packets_of_stage(layout, recorder.load(f"{split}/{coefficients(n)}"), bundle.coder, payload)
         sizes.append(size)
         ends.append(end)
@@ -117,8 +125,8 @@ def plan_states(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload
         return there
     counts = [(recorder.load(f"{split}/{fleet_sizes(payload)}") > 0).sum(axis=1).max(axis=1) for split in SPLITS]
     highest = [max(of_stage) for of_stage in zip(*(c.tolist() for c in counts), strict=True)]
-    most = dict(zip(sorted(bundle.layouts), highest, strict=True))
-    before = {n: n - 1 if len(stages) > 1 else None for n, stages in cloud.fused.items()}
+    most = dict(zip(sorted(_ladders(bundle)), highest, strict=True))
+    before = {n: n - 1 if len(stages) > 1 else None for n, stages in cloud.fused.items() if n != PICTURE}
     found = all_states(payload, grid, most, before)
     recorder.change(payloads={**recorder.index.payloads, payload: found})
     return found
@@ -139,8 +147,8 @@ def plan_sets(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload: 
             raise FleetError(f"{recorder.path} has sets of packets of {there[0]} pictures, not {pictures}")
         return there[1]
     sizes = recorder.load(f"test/{fleet_sizes(payload)}")[:, :, :pictures]
-    most = dict(zip(sorted(bundle.layouts), (sizes > 0).sum(axis=1).max(axis=1).tolist(), strict=True))
-    before = {n: n - 1 if len(stages) > 1 else None for n, stages in cloud.fused.items()}
+    most = dict(zip(sorted(_ladders(bundle)), (sizes > 0).sum(axis=1).max(axis=1).tolist(), strict=True))
+    before = {n: n - 1 if len(stages) > 1 else None for n, stages in cloud.fused.items() if n != PICTURE}
     found = all_states(plain.payload, 0, most, before, sets=True)
     recorder.change(sets={**recorder.index.sets, payload: (pictures, found)})
     return found
@@ -164,7 +172,7 @@ def save_exits(
     images = recorder.index.sets[states.payload][0] if states.sets else images
     out, first = recorder.open_part(name, (len(states.states), images, len(bundle.classes)), np.float16)
     done(first)
-    values = {n: recorder.load(f"{split}/{coefficients(n)}") for n in bundle.layouts}
+    values = {n: recorder.load(f"{split}/{coefficients(n)}") for n in _ladders(bundle)}
     sizes, ends = (recorder.load(f"{split}/{kind(states.payload)}") for kind in (fleet_sizes, fleet_ends))
     counts = (np.asarray(sizes) > 0).sum(axis=1)  # (stages, N)
     with torch.inference_mode():
@@ -183,6 +191,46 @@ def save_exits(
             recorder.mark(name, part.stop)
             done(part.stop - part.start)
     recorder.close_part(name)
+
+
+def save_picture(
+    recorder: Recorder,
+    bundle: Bundle,
+    cloud: CloudNetwork,
+    split: Split,
+    latents: FloatArray,
+    payload: int,
+    done: Callable[[int], None] = lambda _images: None,
+) -> None:
+    """Write packets of stage 0, and exit 0's logits after each of them, of a split.
+
+    Args:
+        recorder: of the trace.
+        bundle: with a stage 0.
+        cloud: its hub's network.
+        split: which.
+        latents: of the picture, before quantisation, shape (N, c, g, g).
+        payload: bytes of a packet.
+        done: called with the images of each batch.
+    """
+    import torch  # noqa: PLC0415
+
+    layout = bundle.layouts[PICTURE]
+    values = bundle.coder.coefficients(layout, latents)
+    sizes, ends = packets_of_stage(layout, values, bundle.coder, payload)
+    logits = np.full((len(sizes), len(values), len(bundle.classes)), np.nan, np.float16)
+    places = np.arange(layout.count)
+    with torch.inference_mode():
+        for start in range(0, len(values), BATCH):
+            part = slice(start, min(len(values), start + BATCH))
+            for packet in range(len(sizes)):
+                there = start + np.flatnonzero(sizes[packet, part] > 0)
+                if len(there):
+                    seen = view(bundle.coder, layout, values[there], places < ends[packet, there][:, None])
+                    logits[packet, there] = cloud(PICTURE, [torch.from_numpy(seen)])
+            done(part.stop - part.start)
+    arrays = {picture_logits(payload): logits, picture_sizes(payload): sizes, picture_ends(payload): ends}
+    recorder.save({f"{split}/{name}": array for name, array in arrays.items()})
 
 
 @dataclass

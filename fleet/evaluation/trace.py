@@ -107,6 +107,7 @@ class TraceIndex:
         arrays: SHA-256 by name (``test/truths``), of those that are finished.
         versions: of what recorded.
         sets: the states of lossy links, by bytes of a packet, and of how many first test images.
+        picture: of a bundle with a stage 0 its content and its multiply-accumulates; empty without one.
     """
 
     bundle: Mapping[str, Any]
@@ -121,6 +122,7 @@ class TraceIndex:
     arrays: Mapping[str, str]
     versions: Mapping[str, str]
     sets: Mapping[int, tuple[int, Payload]] = field(default_factory=dict)
+    picture: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bundle: Bundle, splits: Mapping[str, Mapping[str, Any]], versions: Mapping[str, str]) -> TraceIndex:
@@ -146,6 +148,7 @@ class TraceIndex:
             rivals={},
             arrays={},
             versions=versions,
+            picture=picture_of(bundle),
         )
 
     @property
@@ -171,6 +174,7 @@ class TraceIndex:
             "rivals": dict(self.rivals),
             "arrays": dict(sorted(self.arrays.items())),
             "versions": dict(self.versions),
+            **({"picture": dict(self.picture)} if self.picture else {}),
         }
 
     @classmethod
@@ -200,6 +204,7 @@ class TraceIndex:
             rivals=entries["rivals"],
             arrays=entries["arrays"],
             versions=entries["versions"],
+            picture=entries.get("picture", {}),
         )
 
 
@@ -294,6 +299,21 @@ def fleet_ends(payload: int) -> str:
     return f"fleet-{payload}-ends"
 
 
+def picture_logits(payload: int) -> str:
+    """Name of the array with exit 0's logits, by packets of the picture, shape (most packets, N, classes), float16."""
+    return f"picture-{payload}-logits"
+
+
+def picture_sizes(payload: int) -> str:
+    """Name of the array with the bytes of the picture's packets, shape (most packets, N), 0 where there is none."""
+    return f"picture-{payload}-sizes"
+
+
+def picture_ends(payload: int) -> str:
+    """Name of the array with the place behind the last coefficient of each, shape (most packets, N)."""
+    return f"picture-{payload}-ends"
+
+
 def coefficients(stage: int) -> str:
     """Name of the array with a stage's coefficients in its coder's order, shape (N, count)."""
     return f"coefficients-{stage}"
@@ -338,6 +358,30 @@ def content_of(bundle: Bundle) -> str:
     files = {bundle.cloud_file, *(file for stage in bundle.stages for file in stage.files.values())}
     parts["files"] = {name: bundle.checksums[name] for name in sorted(files)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def picture_of(bundle: Bundle) -> dict[str, Any]:
+    """What an index says of a bundle's stage 0 at first; empty where it has none."""
+    if bundle.picture is None:
+        return {}
+    manifest = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
+    files = {bundle.picture_file, *bundle.picture.files.values()}
+    parts = {"picture": manifest["picture"], "files": {name: bundle.checksums[name] for name in sorted(files)}}
+    content = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return {"content": content, "macs": dict(bundle.picture.macs)}
+
+
+def picture_states(payload: int, most: int, burst: int) -> Payload:
+    """What a hub may have of one image's picture, as of a ladder of its own.
+
+    Args:
+        payload: bytes of a packet.
+        most: the most packets that a picture has.
+        burst: so many of them are offered first, as a stage 1, and the others later, as a stage 2; all at once where
+            there are not so many.
+    """
+    first = [State(1, own, 0) for own in range(1, min(burst, most) + 1)]
+    return Payload(payload, 0, (*first, *(State(2, own, burst) for own in range(1, most - burst + 1))))
 
 
 def all_states(

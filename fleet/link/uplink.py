@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets on their way up: only the newest stage of the newest inference ever waits."""
+"""Packets on their way up: of the newest inference the newest stage and, before it, the picture; nothing else."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 
-from fleet.packet import LOCAL_ANSWER_STAGE, Header, PacketError, is_stale, stamp
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, Header, PacketError, is_stale, stamp
 
 MAX_ID = 0xFFFF
 
@@ -58,7 +58,10 @@ class UplinkQueue:
         return dropped
 
     def replace(self, stage: int, packets: Sequence[bytes], payload: int) -> int:
-        """Put a stage's packets in place of whatever waits.
+        """Put a stage's packets in place of whatever waits of the stages before.
+
+        What waits of the picture is not replaced by a stage made of it, which would say less: it goes first. The
+        device's own answer replaces everything.
 
         Args:
             stage: the same stage or a newer one of the inference that was begun.
@@ -69,7 +72,10 @@ class UplinkQueue:
             Packets that will never be sent: those replaced, and those of ``packets`` that are too long,
             malformed or of another inference or stage.
         """
-        dropped = self.clear()
+        features = PICTURE < stage < LOCAL_ANSWER_STAGE
+        kept = deque(packet for packet in self._waiting if features and Header.unpack(packet).stage == PICTURE)
+        dropped = len(self._waiting) - len(kept)
+        self._waiting = kept
         self._stage = stage
         for packet in packets:
             if len(self._waiting) < MAX_PENDING and len(packet) <= payload and self._belongs(packet):

@@ -247,7 +247,7 @@ class BaseTraining:
 
 def _base_part(config: dict[str, Any]) -> dict[str, Any]:
     """What the base training depends on: how exits are trained behind it may change."""
-    return {key: value for key, value in config.items() if key != "exits"}
+    return {key: value for key, value in config.items() if key not in ("exits", "picture")}
 
 
 @torch.no_grad()

@@ -157,6 +157,45 @@ class ExitConfig:
 
 
 @dataclass(frozen=True)
+class PictureConfig:
+    """Training of stage 0, the picture itself, and its exit for a finished bundle.
+
+    Attributes:
+        grid: blocks a side.
+        luma: numbers that describe a block's brightness.
+        chroma: numbers that describe it in each of the two colour planes.
+        levels: quantiser levels.
+        bytes: what a picture may cost on average; what is above is punished.
+        rate: how hard.
+        stages: so many first stages of the network are the hub's own for this exit.
+        steps: updates.
+        batch: images a step.
+        peak: highest learning rate of AdamW, of what is new.
+        own_peak: the same for the hub's own stages.
+        ema: decay of the averaged weights, a step.
+        hard: weight of the loss against the labels.
+        soft: weight of the loss against the whole network's own answers (distillation).
+        close: weight of the squared distance between the picture and what the exit makes of it.
+    """
+
+    grid: int = 8
+    luma: int = 20
+    chroma: int = 5
+    levels: int = 64
+    bytes: int = 360
+    rate: float = 2.0
+    stages: int = 13
+    steps: int = 1600
+    batch: int = 64
+    peak: float = 0.002
+    own_peak: float = 0.0005
+    ema: float = 0.995
+    hard: float = 0.5
+    soft: float = 1.0
+    close: float = 0.1
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One training run.
 
@@ -171,6 +210,7 @@ class TrainingConfig:
         group_weight: weight of the loss of the summed group probabilities beside the classes' own.
         seed: everything random follows from it.
         exits: training of encoders and exits behind the base network's; none trains the base network alone.
+        picture: training of stage 0 for a finished bundle, by itself; none trains the rest.
     """
 
     backbone: str = "mobilenetv3"
@@ -183,6 +223,7 @@ class TrainingConfig:
     group_weight: float = 0.0
     seed: int = 1
     exits: ExitConfig | None = None
+    picture: PictureConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain dictionaries, lists and numbers."""

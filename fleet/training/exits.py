@@ -37,12 +37,13 @@ from fleet.fusion import CloudNetwork, has_own_trunk
 from fleet.ladder import finest_grid
 from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
-from fleet.training.calibrate import FloatArray, begun_shares
+from fleet.training.calibrate import begun_shares
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import ExitConfig, TrainingConfig
 from fleet.training.data import ImageSet
 from fleet.training.figure import draw_exits
 from fleet.training.latents import received_part
+from fleet.training.parts import first_part, random_part
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
 from fleet.training.transplant import transplant
@@ -54,7 +55,6 @@ IMAGES_NOTE = "images of the exits"
 FIGURE = "exits.png"
 ROW_EVERY = 50  # steps
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
-_SMALLEST_RUN, _LARGEST_RUN = 60, 1000  # coefficients a packet holds: 20 bytes at 3 bits, 244 at 2
 
 
 def noted_images(notes: Mapping[str, str], otherwise: int) -> int:
@@ -210,6 +210,7 @@ class ExitTraining:
         """
         if self.cloud.backbone is self.backbone and has_own_trunk(bundle):
             raise FleetError(f"the hub of {bundle.path} has a trunk of its own: give exits.trunk_peak above 0")
+        bundle = bundle.without_picture()  # its exit hangs on the trunk that is trained here
         transplant(bundle, self.encoders, self.cloud)
         self.began_with = f"{bundle.name} ({bundle.identity.hex()[:16]})"
         self.notes_before = dict(bundle.notes)
@@ -268,7 +269,7 @@ class ExitTraining:
         fused = self.cloud.fused[n]
         received = []
         for stage in fused:
-            have = self._random_part(self.layouts[stage], len(labels), random, newest=stage == n)
+            have = random_part(self.layouts[stage], len(labels), random, newest=stage == n).to(self.device)
             features, cost = self._receive(stage, maps[stage], have)
             received.append(features)
         spent = float(cost.detach())
@@ -291,26 +292,6 @@ class ExitTraining:
         encoder = self.encoder(stage)
         mean = torch.tensor(self.layouts[stage].mean_levels, dtype=features.dtype, device=self.device)
         return received_part(encoder(features), have, encoder, self.layouts[stage].ladder, mean)
-
-    def _random_part(self, layout: StageLayout, count: int, random: torch.Generator, *, newest: bool) -> Tensor:
-        """Which coefficients arrived, shape (count, channels, ladder.count), bool.
-
-        Of the newest stage a third arrived whole, a third up to a random packet, and of a third random packets
-        are missing. The stage before may have been overtaken before it sent anything.
-        """
-        kind = torch.rand(count, 1, generator=random)
-        cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_SMALLEST_RUN)
-        place = torch.arange(layout.count)[None, :]
-        run = int(torch.randint(_SMALLEST_RUN, _LARGEST_RUN, (), generator=random))
-        packets = -(-layout.count // run)
-        survived = torch.rand(count, packets, generator=random) > torch.rand(count, 1, generator=random) * 0.7
-        lossy = survived.repeat_interleave(run, dim=1)[:, : layout.count]
-        have = torch.where(kind < 1 / 3, place >= 0, torch.where(kind < 2 / 3, place < cut, lossy))
-        if not newest:
-            have &= torch.rand(count, 1, generator=random) < 0.8
-        in_order = torch.empty(count, layout.count, dtype=torch.bool)
-        in_order[:, torch.from_numpy(layout.spread_order)] = have
-        return in_order.reshape(count, layout.channels, layout.ladder.count).to(self.device)
 
     @torch.no_grad()
     def _track_means(self, maps: Mapping[int, Tensor], exits: list[int]) -> None:
@@ -381,17 +362,10 @@ class ExitTraining:
             if partial:
                 for k, m in enumerate(self.cloud.fused[n]):
                     shares = begun_shares(len(part), newest=m == n, seed=start + m)
-                    received[k][1::2] = self._receive(m, maps[m], self._begun(m, shares))[0][1::2]
+                    have = first_part(self.layouts[m], shares).to(self.device)
+                    received[k][1::2] = self._receive(m, maps[m], have)[0][1::2]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)
-
-    def _begun(self, n: int, shares: FloatArray) -> Tensor:
-        """The first so many of stage n's coefficients, shape (len(shares), channels, ladder.count), bool."""
-        layout = self.layouts[n]
-        have = torch.zeros(len(shares), layout.count, dtype=torch.bool)
-        in_order = torch.arange(layout.count) < torch.from_numpy(shares * layout.count).round()[:, None]
-        have[:, torch.from_numpy(layout.spread_order)] = in_order
-        return have.reshape(len(shares), layout.channels, layout.ladder.count).to(self.device)
 
     def _whole(self, n: int, features: Tensor) -> Tensor:
         """What exits are given of stage n where everything arrived."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fleet.coders.coder import MEAN_WEIGHT, cell_shares, neighbour_weights
-from fleet.encoder import StageEncoder
+from fleet.encoder import Encoder
 from fleet.ladder import Ladder
 
 
 def received_part(
-    latent: Tensor, have: Tensor, encoder: StageEncoder, ladder: Ladder, mean_levels: Tensor
+    latent: Tensor, have: Tensor, encoder: Encoder, ladder: Ladder, mean_levels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Quantise, split, drop what was not received, guess what is missing, merge, dequantise.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +16,13 @@ from fleet.evaluation.outcomes import Outcomes, fleet_outcomes
 from fleet.evaluation.replay import Packets, Timeline, replay
 from fleet.evaluation.stopping import Runs
 from fleet.evaluation.trace import Payload
+from fleet.inference import answer_due_s
+from fleet.packet import PICTURE
 from fleet.platforms import PlatformProfile
 
 DEVICE = "device"
+LATER = 2
+"""As which stage a picture's packets are replayed that a thrifty device sends later; the first ones are stage 1."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,13 @@ class Pace:
         offered: packets of the stages that are sent, in order.
         local: local exits, in order; empty without a race.
         whole: the whole network.
+        picture: the picture itself; None where it does not travel.
     """
 
     offered: tuple[float, ...]
     local: tuple[float, ...]
     whole: float
+    picture: float | None = None
 
     @classmethod
     def of(
@@ -63,6 +69,7 @@ class Pace:
         sent: int,
         profile: PlatformProfile,
         heads: Mapping[int, Mapping[str, int]] | None = None,
+        picture: Mapping[str, int] | None = None,
     ) -> Pace:
         """A device's pace.
 
@@ -71,8 +78,10 @@ class Pace:
             sent: so many of the first stages are sent.
             profile: of the platform; one that says how long a stage takes.
             heads: multiply-accumulates of the local exits that run, by stage; none without a race.
+            picture: those of stage 0, where the picture itself travels first.
         """
-        now = 0.0
+        shown = None if picture is None else profile.seconds(picture, PICTURE) or 0.0
+        now = shown or 0.0
         offered: list[float] = []
         local: list[float] = []
         for stage in stages:
@@ -83,7 +92,7 @@ class Pace:
             if heads and n in heads:
                 now += profile.local_exit_seconds(heads[n], n, macs) or 0.0  # type: ignore[arg-type]
                 local.append(now)
-        return cls(tuple(offered), tuple(local), now)
+        return cls(tuple(offered), tuple(local), now, shown)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,9 @@ class Manner:
         parts: an exit has one threshold until its own stage is complete, and another then.
         fill: see :func:`fleet.evaluation.replay.replay`, as the next.
         hold: the same.
+        picture: the picture itself travels, and nothing else, for the hub answers on it whatever its confidence once
+            it is complete; without local exits the device rests meanwhile, see :meth:`fleet.inference.Device.infer`.
+        thrifty: of the picture only the first burst goes at once.
     """
 
     agreement: bool = False
@@ -103,6 +115,8 @@ class Manner:
     parts: bool = False
     fill: bool = False
     hold: bool = False
+    picture: bool = False
+    thrifty: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class Race:
         timeline: of the link.
         local: rows of ``recorded.local`` that run; empty without a race.
         manner: how the hub decides.
+        rest_s: how long the device does nothing once it has shown the picture, if nobody answers, shape (N,).
     """
 
     recorded: Recorded
@@ -122,6 +137,7 @@ class Race:
     timeline: Timeline
     local: tuple[int, ...] = ()
     manner: Manner = Manner()
+    rest_s: FloatVector | None = None
 
     @classmethod
     def on(
@@ -136,10 +152,33 @@ class Race:
     ) -> Race:
         """Let radio and hub run once."""
         how = manner or Manner()
+        if pace.picture is not None:
+            return cls._of_picture(recorded, pace, air, exit_s=exit_s, local=local, manner=how)
         timeline = replay(
             air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s, fill=how.fill, hold=how.hold
         )
         return cls(recorded, pace, timeline, local, how)
+
+    @classmethod
+    def _of_picture(
+        cls, recorded: Recorded, pace: Pace, air: Air, *, exit_s: float, local: tuple[int, ...], manner: Manner
+    ) -> Race:
+        """The picture alone. Its first burst is replayed as one stage, what a thrifty device sends later as another."""
+        assert pace.picture is not None
+        counts = recorded.packets.counts
+        total = counts.sum(axis=0)
+        due = np.asarray([answer_due_s(n, air.link) for n in range(int(total.max()) + 1)])
+        rest, offered, burst = due[total], [pace.picture], int(counts[0].max())
+        if len(counts) > 1:  # a thrifty device
+            offered.append(pace.picture + float(due[burst]))
+            later = total - counts[0]
+            rest = due[counts[0]] + np.where(later > 0, due[later], 0.0)
+        timeline = replay(air, recorded.packets, recorded.states, offered, exit_s=exit_s, hold=manner.hold)
+        seen = np.asarray([s.own + (burst if s.stage == LATER else 0) for s in recorded.states.states])
+        complete = (timeline.state >= 0) & (seen[timeline.state] == total[:, None])
+        rests = (pace.whole - pace.picture > due[total]) & (not local)
+        timeline = replace(timeline, complete=complete)
+        return cls(recorded, pace, timeline, local, manner, np.where(rests, rest, 0.0))
 
     @property
     def exits(self) -> int:
@@ -148,12 +187,16 @@ class Race:
 
     @property
     def _hub_exits(self) -> int:
+        if self.pace.picture is not None:
+            return 1  # on the whole picture there is always an answer
         return len(self.pace.offered) * (2 if self.manner.parts else 1)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Who answers, threshold by threshold, and the whole network on the device last."""
         stages = [str(n) for n in range(1, len(self.pace.offered) + 1)]
+        if self.pace.picture is not None:
+            stages = ["0 begun"]
         parts = [f"{n} begun" for n in stages] if self.manner.parts else []
         return (*stages, *parts, *(f"local {self.recorded.local_stages[k]}" for k in self.local), DEVICE)
 
@@ -173,7 +216,9 @@ class Race:
             certainty = np.where(self.timeline.complete, np.inf, certainty)
         there = state >= 0
         exit_ = stages[state] - 1
-        if self.manner.parts:
+        if self.pace.picture is not None:
+            exit_ = np.zeros_like(exit_)
+        elif self.manner.parts:
             owns = np.asarray([s.own for s in self.recorded.states.states])
             counts = self.recorded.packets.counts
             whole = self.recorded.states.whole(counts)[exit_, lanes]
@@ -196,20 +241,21 @@ class Race:
             local = self.recorded.local
             assert local is not None
             columns.append(self._column(images, first + place, local, row, self.pace.local[place]))
-        columns.append(self._column(images, 0, self.recorded.device, 0, self.pace.whole))
+        rested = 0.0 if self.rest_s is None else self.rest_s
+        columns.append(self._column(images, 0, self.recorded.device, 0, self.pace.whole + rested))
         exit_, certainty, right, cost = (np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True))
         certainty[:, -1] = np.inf
         return exit_, certainty, right, cost
 
     @staticmethod
     def _column(
-        images: int, exit_: int, judged: Judged, row: int, cost: float
+        images: int, exit_: int, judged: Judged, row: int, cost: float | FloatVector
     ) -> tuple[npt.NDArray[np.intp], FloatVector, npt.NDArray[np.bool_], FloatVector]:
         return (
             np.full((images, 1), exit_, np.intp),
             judged.certainty[row][:, None],
             judged.right[row][:, None],
-            np.full((images, 1), cost),
+            np.broadcast_to(np.asarray(cost, float).reshape(-1, 1), (images, 1)),
         )
 
     @cached_property
@@ -237,5 +283,8 @@ class Race:
         answered = np.where(sure[:, :hub].any(axis=1), self.timeline.done[lanes, run], np.inf)
         own = hub + sure[:, hub:].argmax(axis=1)
         outcomes, by_hub = fleet_outcomes(self.timeline, answered, cost[lanes, own])
+        if self.rest_s is not None and self.pace.picture is not None:
+            rested = np.minimum(outcomes.latency - self.pace.picture, self.rest_s)
+            outcomes = replace(outcomes, busy=outcomes.busy - rested)
         chosen = np.where(by_hub, run, own)
         return outcomes, right[lanes, chosen], exit_[lanes, chosen]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of a stage has arrived: what training draws at random, and what calibration lays down."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fleet.codec import StageLayout
+
+_SMALLEST_RUN, _LARGEST_RUN = 60, 1000  # coefficients a packet holds: 20 bytes at 3 bits, 244 at 2
+
+
+def random_part(layout: StageLayout, count: int, random: torch.Generator, *, newest: bool = True) -> Tensor:
+    """Which coefficients arrived, shape (count, channels, ladder.count), bool.
+
+    Of the newest stage a third arrived whole, a third up to a random packet, and of a third random packets
+    are missing. The stage before may have been overtaken before it sent anything.
+
+    Args:
+        layout: of the stage.
+        count: images.
+        random: source of every random number.
+        newest: whether it is the exit's own stage.
+    """
+    kind = torch.rand(count, 1, generator=random)
+    cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_SMALLEST_RUN)
+    place = torch.arange(layout.count)[None, :]
+    run = int(torch.randint(_SMALLEST_RUN, _LARGEST_RUN, (), generator=random))
+    packets = -(-layout.count // run)
+    survived = torch.rand(count, packets, generator=random) > torch.rand(count, 1, generator=random) * 0.7
+    lossy = survived.repeat_interleave(run, dim=1)[:, : layout.count]
+    have = torch.where(kind < 1 / 3, place >= 0, torch.where(kind < 2 / 3, place < cut, lossy))
+    if not newest:
+        have &= torch.rand(count, 1, generator=random) < 0.8
+    return _in_place(layout, have)
+
+
+def first_part(layout: StageLayout, shares: npt.NDArray[np.float64]) -> Tensor:
+    """The first so much of a stage's coefficients in order, shape (len(shares), channels, ladder.count), bool."""
+    return _in_place(layout, torch.arange(layout.count) < torch.from_numpy(shares * layout.count).round()[:, None])
+
+
+def _in_place(layout: StageLayout, have: Tensor) -> Tensor:
+    """From the coder's order to (N, channels, ladder.count)."""
+    found = torch.empty(len(have), layout.count, dtype=torch.bool)
+    found[:, torch.from_numpy(layout.spread_order)] = have
+    return found.reshape(len(have), layout.channels, layout.ladder.count)
