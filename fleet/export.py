@@ -267,7 +267,7 @@ def export_picture(directory: Path, encoder: PictureEncoder, exit0: PictureExit,
     weights = {keys.get(key, key): value for key, value in base.state_dict().items()}
     state = exit0.state_dict()
     own = {key: value for key, value in state.items() if key.startswith(PICTURE_STAGES)}
-    packed = packed_trunk(own, weights)
+    packed = packed_trunk(own, weights, nibbles=True)
     packed |= {key: value for key, value in state.items() if key not in own}
     try:
         (directory / PICTURE_STAGE).write_bytes(_onnx(encoder, (1, 3, size, size), ["latent"]))

@@ -140,11 +140,12 @@ class CloudNetwork(nn.Module):
         return dict(zip(order, torch.split(self.backbone.run_head(batch), sizes), strict=True))
 
 
-TRUNK, TRUNK_CHANGE, TRUNK_STEP = "trunk.", "trunk_change.", "trunk_step."
+TRUNK, TRUNK_CHANGE, TRUNK_NIBBLES, TRUNK_STEP = "trunk.", "trunk_change.", "trunk_nibbles.", "trunk_step."
 """How the hub's files of a bundle name the trunk's weights where they are not the base network's: small ones as they
-are, large ones as their change from the base network's, in whole steps, and the step of each output channel."""
+are, large ones as their change from the base network's, in whole steps of a byte or of half a byte, and the step of
+each output channel."""
 _LARGE = 4096  # weights
-_LEVELS = 127  # of a change that fits a byte
+_LEVELS, _FEW_LEVELS = 127, 7  # of a change that fits a byte, and half a byte
 
 
 PICTURE_STAGES = "stages."
@@ -178,10 +179,17 @@ def unpacked_trunk(
         if name.startswith(TRUNK_CHANGE):
             key = name.removeprefix(TRUNK_CHANGE)
             trunk[key] = base[key].float() + change.float() * state[f"{TRUNK_STEP}{key}"].float()
-    return trunk, {key: v for key, v in state.items() if not key.startswith((TRUNK, TRUNK_CHANGE, TRUNK_STEP))}
+        if name.startswith(TRUNK_NIBBLES):
+            key = name.removeprefix(TRUNK_NIBBLES)
+            levels = torch.stack([change & 15, change >> 4], dim=1).flatten()[: base[key].numel()].float() - 8
+            trunk[key] = base[key].float() + levels.reshape(base[key].shape) * state[f"{TRUNK_STEP}{key}"].float()
+    parts = (TRUNK, TRUNK_CHANGE, TRUNK_NIBBLES, TRUNK_STEP)
+    return trunk, {key: value for key, value in state.items() if not key.startswith(parts)}
 
 
-def packed_trunk(trunk: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def packed_trunk(
+    trunk: Mapping[str, Tensor], base: Mapping[str, Tensor], *, nibbles: bool = False
+) -> dict[str, Tensor]:
     """A trunk's weights as the hub's file has them beside the base network's; the inverse of :func:`unpacked_trunk`.
 
     A trunk has moved little from where it began: a byte for the change is finer than half precision for the whole.
@@ -189,15 +197,22 @@ def packed_trunk(trunk: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dic
     Args:
         trunk: its weights.
         base: the base network's, as they are stored.
+        nibbles: half a byte a weight, for copies that have moved little.
     """
     packed = {}
+    levels = _FEW_LEVELS if nibbles else _LEVELS
     for key, value in trunk.items():
         if value.numel() < _LARGE or value.ndim < 2:
             packed[f"{TRUNK}{key}"] = value
             continue
         change = value.float() - base[key].float()  # (out, ...)
-        step = change.abs().amax(dim=tuple(range(1, value.ndim)), keepdim=True).clamp_min(1e-12) / _LEVELS
-        packed[f"{TRUNK_CHANGE}{key}"] = (change / step).round().to(torch.int8)
+        step = change.abs().amax(dim=tuple(range(1, value.ndim)), keepdim=True).clamp_min(1e-12) / levels
+        whole = (change / step).round()
+        if nibbles:
+            pairs = F.pad((whole + 8).flatten(), (0, whole.numel() % 2)).to(torch.uint8).reshape(-1, 2)
+            packed[f"{TRUNK_NIBBLES}{key}"] = pairs[:, 0] | pairs[:, 1] << 4
+        else:
+            packed[f"{TRUNK_CHANGE}{key}"] = whole.to(torch.int8)
         packed[f"{TRUNK_STEP}{key}"] = step
     return packed
 

@@ -18,12 +18,13 @@ from fleet.packet import Header
 from fleet.runtime import DeviceNetwork
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
+from safetensors.torch import load_file, save_file  # noqa: E402
 
-from fleet.backbones import STD
-from fleet.baselines.store import base_network
-from fleet.export import counted, export_picture, picture_layout
-from fleet.fusion import CloudNetwork, load_cloud
-from fleet.picture import PictureEncoder, PictureExit, cosines
+from fleet.backbones import STD  # noqa: E402
+from fleet.baselines.store import base_network  # noqa: E402
+from fleet.export import counted, export_picture, picture_layout  # noqa: E402
+from fleet.fusion import CloudNetwork, load_cloud  # noqa: E402
+from fleet.picture import PictureEncoder, PictureExit, cosines  # noqa: E402
 
 
 def layout(waves, *, channels=8, grid=4):
@@ -168,18 +169,24 @@ def test_the_hub_s_exit_0_is_what_was_exported_within_a_byte_s_step(with_picture
         found = cloud(0, maps)
     assert found.shape == (4, len(bundle.classes))
     np.testing.assert_allclose(found, expected, atol=0.05 * float(expected.abs().max()))
-    assert not torch.equal(cloud.exits["0"].stages[1].state_dict()["block.0.0.weight"], cloud.backbone.stages[1].state_dict()["block.0.0.weight"])  # fmt: skip
+    own, shared = (part.stages[1].state_dict()["block.0.0.weight"] for part in (cloud.exits["0"], cloud.backbone))
+    assert not torch.equal(own, shared)
 
 
 def test_exits_of_different_frames_go_through_the_trunk_together(with_picture):
     cloud = load_cloud(with_picture[0])
     assert isinstance(cloud, CloudNetwork)
     random = torch.Generator().manual_seed(5)
+    layouts = with_picture[0].layouts
     views = {
-        n: [torch.randn(2, 2 * with_picture[0].layouts[m].channels, *[with_picture[0].layouts[m].ladder.finest] * 2, generator=random)
-            for m in cloud.fused[n]]
+        n: [
+            torch.randn(
+                2, 2 * layouts[m].channels, layouts[m].ladder.finest, layouts[m].ladder.finest, generator=random
+            )
+            for m in cloud.fused[n]
+        ]
         for n in (0, 1, 3, 4)
-    }  # fmt: skip
+    }
     with torch.no_grad():
         together = cloud.forward_many(views)
         for n, maps in views.items():
@@ -211,8 +218,6 @@ def test_a_manifest_that_describes_no_picture_is_refused_in_one_line(with_pictur
 
 
 def test_a_hub_s_file_of_another_picture_is_refused_in_one_line(with_picture, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "damaged"
     shutil.copytree(with_picture[0].path, folder)
     state = load_file(folder / "picture.safetensors")

@@ -156,7 +156,7 @@ def _record(
                     lambda n, t=task: progress.advance(t, n),  # type: ignore[misc]
                 )
     if bundle.picture is not None:
-        _record_picture(recorder, bundle, cloud, parts, payloads, only, precision, progress)
+        _record_picture(recorder, bundle, cloud, parts, payloads, only, sets, precision, progress)
     if sets and only != "calibration":
         for payload in payloads:
             every = recording.plan_sets(recorder, bundle, cloud, payload, sets)
@@ -186,16 +186,20 @@ def _record_picture(
     parts: dict[Split, Pictures],
     payloads: Sequence[int],
     only: str | None,
+    sets: int,
     precision: str,
     progress: Progress,
 ) -> None:
-    from fleet.evaluation.recording import save_picture  # noqa: PLC0415
-    from fleet.evaluation.trace import picture_logits  # noqa: PLC0415
+    from fleet.evaluation.recording import save_picture, save_picture_sets  # noqa: PLC0415
+    from fleet.evaluation.trace import picture_logits, picture_sets  # noqa: PLC0415
     from fleet.runtime import DeviceNetwork  # noqa: PLC0415
 
     for split, part in parts.items():
         missing = [size for size in payloads if not recorder.has(f"{split}/{picture_logits(size)}")]
-        if only not in (None, split) or not missing:
+        # A picture of many short packets has too many sets of them.
+        lossy = [n for n in payloads if sets and n >= SHORT and not recorder.has(f"{split}/{picture_sets(n)}")]
+        lossy = lossy if split == "test" else []
+        if only not in (None, split) or not (missing or lossy):
             continue
         frames = [frame for frame in part.read() if bundle.classes.group_named(frame.truth) is not None]
         network = DeviceNetwork(bundle, precision=precision)  # type: ignore[arg-type]
@@ -203,6 +207,8 @@ def _record_picture(
         for size in missing:
             task = progress.add_task(f"{split}: the picture, {size} bytes", total=len(frames))
             save_picture(recorder, bundle, cloud, split, latents, size, lambda n, t=task: progress.advance(t, n))  # type: ignore
+        for size in lossy:
+            save_picture_sets(recorder, bundle, cloud, latents[:sets], size)
 
 
 def _record_rivals(

@@ -36,6 +36,8 @@ from fleet.evaluation.trace import (
     fleet_sizes,
     picture_ends,
     picture_logits,
+    picture_set_states,
+    picture_sets,
     picture_sizes,
     picture_states,
     rival_bytes,
@@ -154,6 +156,30 @@ class Judge:
             )
         found: Recorded = self._known[key]
         return found
+
+    def recorded_picture_sets(self, payload: int) -> Recorded:
+        """What the trace has of FLEET's stage 0 for any set of packets, of the first test images that the unit judges.
+
+        Raises:
+            FleetError: it has none.
+        """
+        index = self.trace.index
+        if f"test/{picture_sets(payload)}" not in index.arrays:
+            raise FleetError(f"{self.trace.path} has no sets of the picture's packets: run `fleet trace` with --sets")
+        logits = self.trace.array("test", picture_sets(payload))
+        chosen = self.images["test"][: np.searchsorted(self.images["test"], logits.shape[1])]
+        sizes, ends = (np.asarray(self.trace.array("test", kind(payload)))[None, :, chosen] for kind in _PICTURE_PARTS)
+        temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(logits)
+        whole = self.device("test")
+        first = slice(0, len(chosen))
+        return Recorded(
+            Packets.of(sizes, ends),
+            picture_set_states(payload, sizes.shape[1]),
+            judge_rows(
+                logits[:, chosen], temperatures, index.classes, self._truths["test"].take(chosen), unit=self.unit
+            ),
+            Judged(whole.certainty[:, first], whole.answer[:, first], whole.right[:, first]),
+        )
 
     def recorded_sets(self, payload: int) -> Recorded:
         """What the trace has of FLEET's first test images for any set of packets, of those that the unit judges.

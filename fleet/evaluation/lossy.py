@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleet.errors import FleetError
 from fleet.evaluation.air import Air, FloatVector
 from fleet.evaluation.comparison import best_rivals, bound_ms, ratios
 from fleet.evaluation.contest import Contest, Result
@@ -49,9 +50,17 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
     Raises:
         FleetError: the trace has no sets of packets.
     """
-    recorded = contest.judge.recorded_sets(link.payload)
-    images = recorded.packets.counts.shape[1]
     results = {name: r for name, r in contest.results(link, {}).items() if r.outcomes is not None and _plain(name)}
+    shown = {VARIANTS[name].picture for name in results if name in VARIANTS}
+    sets = {
+        picture: contest.judge.recorded_picture_sets(link.payload)
+        if picture
+        else contest.judge.recorded_sets(link.payload)
+        for picture in shown
+    }
+    images = min((recorded.packets.counts.shape[1] for recorded in sets.values()), default=0)
+    if not images or len({recorded.packets.counts.shape[1] for recorded in sets.values()}) > 1:
+        raise FleetError(f"{contest.judge.trace.path} has sets of packets of no images, or of different ones")
     bootstrap = Bootstrap.of(images, seed=contest.plan.seed)
     bound = bound_ms(link, contest.plan.cloud_s)
     entries = []
@@ -60,6 +69,7 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
         schemes: dict[str, dict[str, Any]] = {}
         means: dict[tuple[str, str], Means] = {}
         for name, result in results.items():
+            recorded = sets.get(name in VARIANTS and VARIANTS[name].picture)
             masks = [_frames(contest, name, result, recorded, air[mask], mask) for mask in air]
             schemes[name], drawn = _summary(masks, bootstrap)
             means[name, "latency_ms"] = drawn
@@ -74,17 +84,21 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
 
 def _plain(name: str) -> bool:
     """Rivals, and FLEET where it is the device's and the hub's that race not."""
-    return name not in VARIANTS or (not VARIANTS[name].race and VARIANTS[name].rule == "confidence")
+    if name not in VARIANTS:
+        return True
+    variant = VARIANTS[name]
+    return not variant.race and not variant.thrifty and variant.rule == "confidence"
 
 
 def _air(contest: Contest, link: LinkParameters, images: int, mask: int) -> Air:
     return Air.at_phases(link, NRF5340, np.random.default_rng([contest.plan.seed, mask, 3]).random(images))
 
 
-def _frames(contest: Contest, name: str, result: Result, recorded: Recorded, air: Air, mask: int) -> Columns:
+def _frames(contest: Contest, name: str, result: Result, recorded: Recorded | None, air: Air, mask: int) -> Columns:
     images = len(air.first)
     right = result.right[:images].astype(float)
     if name in VARIANTS:
+        assert recorded is not None
         levels: Mapping[str, float | None] = result.point["thresholds"]
         thresholds = [np.inf if level is None else level for level in levels.values()]
         race = lossy_race(contest, recorded, air, Manner(**result.point["manner"]), seed=mask)
@@ -103,6 +117,10 @@ def lossy_race(contest: Contest, recorded: Recorded, air: Air, manner: Manner, *
     random = np.random.default_rng([seed, 4])
     lost = random.random(recorded.packets.sizes.shape) < air.link.loss
     repeats = lost_in_a_row(random.random((MAX_SENDS, len(air.first))) < air.link.loss)
+    if manner.picture:
+        shown = contest.pace(picture=True)
+        race = Race.of_picture(recorded, shown, air, exit_s=contest.plan.cloud_s, manner=manner, lost=lost)
+        return replace(race, timeline=replace(race.timeline, repeats=repeats))
     pace = contest.pace()
     timeline = replay(
         air,

@@ -28,6 +28,7 @@ from fleet.evaluation.trace import (
     fleet_sizes,
     picture_ends,
     picture_logits,
+    picture_sets,
     picture_sizes,
     read_index,
 )
@@ -231,6 +232,40 @@ def save_picture(
             done(part.stop - part.start)
     arrays = {picture_logits(payload): logits, picture_sizes(payload): sizes, picture_ends(payload): ends}
     recorder.save({f"{split}/{name}": array for name, array in arrays.items()})
+
+
+def save_picture_sets(
+    recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, latents: FloatArray, payload: int
+) -> None:
+    """Write exit 0's logits for every set of the picture's packets, of the first test images.
+
+    Args:
+        recorder: of the trace, which has the packets.
+        bundle: with a stage 0.
+        cloud: its hub's network.
+        latents: of these images, shape (N, c, g, g).
+        payload: bytes of a packet.
+    """
+    import torch  # noqa: PLC0415
+
+    layout = bundle.layouts[PICTURE]
+    values = bundle.coder.coefficients(layout, latents)
+    ends = recorder.load(f"test/{picture_ends(payload)}")[:, : len(values)].astype(int)
+    starts = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+    counts = (recorder.load(f"test/{picture_sizes(payload)}")[:, : len(values)] > 0).sum(axis=0)
+    places = np.arange(layout.count)
+    # By packet, the coefficients that it holds, shape (N, count); none where an image has no such packet.
+    held = [(places >= s[:, None]) & (places < e[:, None]) for s, e in zip(starts, ends, strict=True)]
+    logits = np.full(((1 << len(ends)) - 1, len(values), len(bundle.classes)), np.nan, np.float16)
+    with torch.inference_mode():
+        for number in range(1, 1 << len(ends)):
+            there = np.flatnonzero(number < 1 << counts)
+            have = np.logical_or.reduce([held[k] for k in range(len(ends)) if number >> k & 1])
+            for start in range(0, len(there), BATCH):
+                part = there[start : start + BATCH]
+                seen = view(bundle.coder, layout, values[part], have[part])
+                logits[number - 1, part] = cloud(PICTURE, [torch.from_numpy(seen)])
+    recorder.save({f"test/{picture_sets(payload)}": logits})
 
 
 @dataclass

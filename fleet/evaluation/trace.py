@@ -304,6 +304,11 @@ def picture_logits(payload: int) -> str:
     return f"picture-{payload}-logits"
 
 
+def picture_sets(payload: int) -> str:
+    """Name of the array with exit 0's logits for every set of packets but none, shape (sets, first images, classes)."""
+    return f"picture-sets-{payload}-logits"
+
+
 def picture_sizes(payload: int) -> str:
     """Name of the array with the bytes of the picture's packets, shape (most packets, N), 0 where there is none."""
     return f"picture-{payload}-sizes"
@@ -369,6 +374,11 @@ def picture_of(bundle: Bundle) -> dict[str, Any]:
     parts = {"picture": manifest["picture"], "files": {name: bundle.checksums[name] for name in sorted(files)}}
     content = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return {"content": content, "macs": dict(bundle.picture.macs)}
+
+
+def picture_set_states(payload: int, most: int) -> Payload:
+    """As :func:`picture_states`, where any packets may be missing: the number of a set is its place, counted from 1."""
+    return Payload(payload, 0, tuple(State(1, own, 0) for own in range(1, 1 << most)), sets=True)
 
 
 def picture_states(payload: int, most: int, burst: int) -> Payload:

@@ -153,17 +153,29 @@ class Race:
         """Let radio and hub run once."""
         how = manner or Manner()
         if pace.picture is not None:
-            return cls._of_picture(recorded, pace, air, exit_s=exit_s, local=local, manner=how)
+            return cls.of_picture(recorded, pace, air, exit_s=exit_s, local=local, manner=how)
         timeline = replay(
             air, recorded.packets, recorded.states, pace.offered, exit_s=exit_s, fill=how.fill, hold=how.hold
         )
         return cls(recorded, pace, timeline, local, how)
 
     @classmethod
-    def _of_picture(
-        cls, recorded: Recorded, pace: Pace, air: Air, *, exit_s: float, local: tuple[int, ...], manner: Manner
+    def of_picture(
+        cls,
+        recorded: Recorded,
+        pace: Pace,
+        air: Air,
+        *,
+        exit_s: float,
+        local: tuple[int, ...] = (),
+        manner: Manner,
+        lost: npt.NDArray[np.bool_] | None = None,
     ) -> Race:
-        """The picture alone. Its first burst is replayed as one stage, what a thrifty device sends later as another."""
+        """The picture alone. Its first burst is replayed as one stage, what a thrifty device sends later as another.
+
+        Where packets are lost, features follow once the answer is overdue. They are left out here, as if only the
+        device then knew more, which can but make FLEET later.
+        """
         assert pace.picture is not None
         counts = recorded.packets.counts
         total = counts.sum(axis=0)
@@ -173,9 +185,10 @@ class Race:
             offered.append(pace.picture + float(due[burst]))
             later = total - counts[0]
             rest = due[counts[0]] + np.where(later > 0, due[later], 0.0)
-        timeline = replay(air, recorded.packets, recorded.states, offered, exit_s=exit_s, hold=manner.hold)
+        timeline = replay(air, recorded.packets, recorded.states, offered, exit_s=exit_s, hold=manner.hold, lost=lost)
         seen = np.asarray([s.own + (burst if s.stage == LATER else 0) for s in recorded.states.states])
-        complete = (timeline.state >= 0) & (seen[timeline.state] == total[:, None])
+        whole = (1 << total) - 1 if recorded.states.sets else total
+        complete = (timeline.state >= 0) & (seen[timeline.state] == whole[:, None])
         rests = (pace.whole - pace.picture > due[total]) & (not local)
         timeline = replace(timeline, complete=complete)
         return cls(recorded, pace, timeline, local, manner, np.where(rests, rest, 0.0))
