@@ -100,6 +100,8 @@ class DeviceNode(ManagedNode):
         self._bundle = dataclasses.replace(bundle, coder=coder_named(settings.codec)) if settings.codec else bundle
         if settings.race and not bundle.local_exits:
             raise FleetError(f"race: the model {bundle.path} has no local exits to race with; say race: false")
+        if settings.thrifty and bundle.picture is None:
+            raise FleetError(f"thrifty: the model {bundle.path} has no stage 0 to be thrifty with; say thrifty: false")
         self._network = DeviceNetwork(
             self._bundle,
             precision=settings.precision,  # type: ignore[arg-type] - checked by the settings
@@ -169,7 +171,7 @@ class DeviceNode(ManagedNode):
         assert self._network is not None
         assert self._profile is not None
         race = self._network if self.settings.race else None
-        device = Device(self._bundle, self._network, self._profile, race)
+        device = Device(self._bundle, self._network, self._profile, race, self.settings.thrifty)
         # A random start: a hub that remembers the ids of before a restart must not take these for repeats.
         inference_id = secrets.randbits(16)
         give_up = around.now() + self.settings.wait_for_hub

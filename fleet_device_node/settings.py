@@ -33,6 +33,11 @@ class DeviceSettings:
         "the model's local exits run beside the radio, and the first confident answer wins; for models that have them",
         read_only=True,
     )
+    thrifty: bool = setting(
+        False,
+        "of the picture only the first 244 bytes go at once, the rest if they do not suffice; for models with a stage 0",
+        read_only=True,
+    )
     platform: str = setting("native", "platform profile to pace the stages to: a name or a YAML file", read_only=True)
     time_scale: float = setting(
         1.0,

@@ -36,8 +36,9 @@ class Stage:
                     self.kinds[place] = (1 if where == 0 else 2) + 2 * level
                     self.cells[place] = (i >> level, k >> level)
         ends = [rung**2 for rung in latent["rungs"]]
-        self.rung_order = self.sorted(ends, lambda channel, place: 0)
-        self.spread_order = self.sorted([end for end in ends if end >= latent.get("spread", 0) ** 2], self.lattice)
+        self.rung_order = self.sorted(ends, lambda channel, place: 0, [self.channels])
+        spread = [end for end in ends if end >= latent.get("spread", 0) ** 2]
+        self.spread_order = self.sorted(spread, self.lattice, latent.get("waves", [self.channels]))
 
     def rank(self, level, band):
         """When a band of a level is split."""
@@ -67,18 +68,21 @@ class Stage:
         row, column = self.cells[place]
         return (row + 2 * column + channel) % 4
 
-    def sorted(self, ends, lattice):
-        """Flat indices by group, lattice, and themselves."""
-        order, begin = [], 0
-        for end in ends:
-            for which in range(4):
-                for channel in range(self.channels):
-                    order += [
-                        channel * self.side**2 + place
-                        for place in range(begin, end)
-                        if lattice(channel, place) == which
-                    ]
-            begin = end
+    def sorted(self, ends, lattice, waves):
+        """Flat indices by wave, group, lattice, and themselves."""
+        order, first = [], 0
+        for wave in waves:
+            begin = 0
+            for end in ends:
+                for which in range(4):
+                    for channel in range(first, first + wave):
+                        order += [
+                            channel * self.side**2 + place
+                            for place in range(begin, end)
+                            if lattice(channel, place) == which
+                        ]
+                begin = end
+            first += wave
         return order
 
     def quantise(self, latent):

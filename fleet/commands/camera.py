@@ -66,6 +66,10 @@ def camera(
     race: Annotated[
         bool, typer.Option("--race", help="The model's local exits run beside the radio; the first answer wins.")
     ] = False,
+    thrifty: Annotated[
+        bool,
+        typer.Option("--thrifty", help="Of the picture the first 244 bytes alone, the rest if they do not suffice."),
+    ] = False,
     precision: Annotated[str, typer.Option(help="Which stages run: float or int8.")] = "float",
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of one stage.")] = 1,
     platform: Annotated[
@@ -103,6 +107,8 @@ def camera(
     bundle = Bundle.load(find_model(model))
     if race and not bundle.local_exits:
         raise FleetError(f"--race: the model {bundle.path} has no local exits to race with")
+    if thrifty and bundle.picture is None:
+        raise FleetError(f"--thrifty: the model {bundle.path} has no stage 0 to be thrifty with")
     network = DeviceNetwork(bundle, precision=_precision(precision), threads=threads)
     settings = CameraSettings(
         identity=bundle.identity,
@@ -128,7 +134,7 @@ def camera(
         radio.start()
         started = time.monotonic()
         try:
-            device = Device(bundle, network, profile, network if race else None)
+            device = Device(bundle, network, profile, network if race else None, thrifty)
             run = _Run(device, network, radio, around, log, frame_rate)
             run.frames(frames)
         finally:

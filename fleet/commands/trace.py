@@ -53,6 +53,9 @@ def trace(
     sets: Annotated[
         int, typer.Option(help="For losses: of so many first test pictures, every set of packets.", min=0)
     ] = 0,
+    picture_only: Annotated[
+        bool, typer.Option("--picture-only", help="Of FLEET, record the picture itself (stage 0) and no features.")
+    ] = False,
     rivals: Annotated[Path | None, typer.Option(help="Folder of the trained rivals; none without it.")] = None,
     renew: Annotated[list[str] | None, typer.Option(help="Record this rival anew; again for more.")] = None,
     only: Annotated[
@@ -84,6 +87,8 @@ def trace(
         if not MIN_PAYLOAD <= size <= MAX_PAYLOAD:
             raise FleetError(f"a payload of {size} bytes is outside {MIN_PAYLOAD} to {MAX_PAYLOAD}")
     loaded = Loader.load(find_model(bundle))
+    if picture_only and loaded.picture is None:
+        raise FleetError(f"--picture-only: {loaded.path} has no stage 0")
     parts: dict[Split, Pictures] = {
         "test": Part(data, first=limit),
         "calibration": Part(calibration, last=calibration_pictures, first=limit),
@@ -96,7 +101,21 @@ def trace(
     console = Console()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        _record(recorder, loaded, parts, payloads, grid, only, sets, rivals, renew or [], precision, threads, progress)
+        _record(
+            recorder,
+            loaded,
+            parts,
+            payloads,
+            grid,
+            only,
+            sets,
+            rivals,
+            renew or [],
+            precision,
+            threads,
+            progress,
+            picture_only=picture_only,
+        )
     _show(Reader(recorder.path, recorder.index), console)
 
 
@@ -120,6 +139,8 @@ def _record(
     precision: str,
     threads: int,
     progress: Progress,
+    *,
+    picture_only: bool,
 ) -> None:
     import torch  # noqa: PLC0415
 
@@ -135,7 +156,7 @@ def _record(
         if not recorder.has(f"{split}/local"):
             _record_device(recorder, bundle, split, frames[split], precision, progress)
     cloud = load_cloud(bundle)
-    for payload in payloads:
+    for payload in () if picture_only else payloads:
         for split in SPLITS:
             if not recorder.has(f"{split}/{fleet_sizes(payload)}"):
                 task = progress.add_task(f"{split}: packets of {payload} bytes", total=len(bundle.layouts))
@@ -157,7 +178,7 @@ def _record(
                 )
     if bundle.picture is not None:
         _record_picture(recorder, bundle, cloud, parts, payloads, only, sets, precision, progress)
-    if sets and only != "calibration":
+    if sets and only != "calibration" and not picture_only:
         for payload in payloads:
             every = recording.plan_sets(recorder, bundle, cloud, payload, sets)
             task = progress.add_task(f"test: {len(every.states)} sets of packets, {payload} bytes", total=sets)

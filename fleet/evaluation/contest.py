@@ -23,7 +23,7 @@ from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS, Plan, Variant
 from fleet.evaluation.replay import Packets
 from fleet.evaluation.schemes.local import LocalExits, LocalPoint, best_accuracy, choose_alone, choose_local
-from fleet.evaluation.schemes.ours import DEVICE, Manner, Pace, Race, Recorded
+from fleet.evaluation.schemes.ours import DEVICE, Manner, Pace, Race, Recorded, split_picture
 from fleet.evaluation.schemes.upload import Uploads, variants
 from fleet.evaluation.stopping import ALIKE, NEVER, Choice, choose_each, choose_single, optimism
 from fleet.evaluation.trace import (
@@ -39,11 +39,10 @@ from fleet.evaluation.trace import (
     picture_set_states,
     picture_sets,
     picture_sizes,
-    picture_states,
     rival_bytes,
     rival_logits,
 )
-from fleet.inference import answer_due_s, first_burst
+from fleet.inference import answer_due_s
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
@@ -141,14 +140,12 @@ class Judge:
         if key not in self._known:
             index, chosen = self.trace.index, self.images[split]
             sizes, ends = (np.asarray(self.trace.array(split, kind(payload)))[:, chosen] for kind in _PICTURE_PARTS)
-            most = len(sizes)
-            burst = min(first_burst(payload), most) if thrifty else most
-            parts = [np.stack([_padded(part[:burst], most), _padded(part[burst:], most)]) for part in (sizes, ends)]
-            temperatures = [index.temperatures.get(PICTURE, 1.0)] * most
+            packets, states = split_picture(sizes, ends, payload, thrifty=thrifty)
+            temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(sizes)
             plain = self.recorded(split, self.trace.payloads[0], "confidence")
             self._known[key] = Recorded(
-                Packets.of(*(part[: 1 + thrifty] for part in parts)),
-                picture_states(payload, most, burst),
+                packets,
+                states,
                 self.rows(split, picture_logits(payload), temperatures),
                 plain.device,
                 plain.local,
@@ -449,11 +446,6 @@ class Contest:
 
 
 _PICTURE_PARTS = (picture_sizes, picture_ends)
-
-
-def _padded(part: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
-    """Packets of some images, shape (at most ``most``, N), as (most, N)."""
-    return np.pad(part, ((0, most - len(part)), (0, 0)))
 
 
 def _level(threshold: float) -> float | None:

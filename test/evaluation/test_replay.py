@@ -19,7 +19,7 @@ from fleet.platforms import PlatformProfile
 
 pytest.importorskip("torch", reason="torch is not installed")
 
-from traced import traced, with_thresholds
+from traced import pictured, traced, with_thresholds
 
 STAGES = 10
 
@@ -36,13 +36,14 @@ AS_IS = Manner()
 
 def agree(found, link, speed, thresholds, phases, *, exit_s=EXIT_S, local=(), manner=AS_IS):
     """Every image of the replay ends as its simulated frame does."""
-    found.bundle = with_thresholds(found.bundle, thresholds, parts=manner.parts, patient=manner.patient)
+    if found.bundle.picture is None:
+        found.bundle = with_thresholds(found.bundle, thresholds, parts=manner.parts, patient=manner.patient)
     race = found.race(link, speed, phases, exit_s=exit_s, local=local, manner=manner)
     outcomes, right, who = race.end(thresholds)
     energy = outcomes.energy_mj(speed)
     overlapping = link.effective_packets > link.replace(as_published=False).effective_packets
     for image, phase in enumerate(phases):
-        frame = found.simulated(link, speed, image, phase, exit_s=exit_s, race=bool(local))
+        frame = found.simulated(link, speed, image, phase, exit_s=exit_s, race=bool(local), thrifty=manner.thrifty)
         where = f"image {image}, phase {phase}"
         if frame.outcome.by_hub:
             said = str(frame.outcome.stage)
@@ -296,3 +297,43 @@ def test_a_coarse_grid_sees_no_more_than_every_packet(small_bundle):
             fine.recorded.exits.certainty[whole, range(6)], coarse.recorded.exits.certainty[half]
         )
     assert halves.timeline.complete.any(axis=1).all()
+
+
+# The picture itself -------------------------------------------------------------------------------------------
+def pictured_at(bundle, level, local=(), **options):
+    """A traced picture whose exit 0 has one threshold until the picture is complete."""
+    decider = replace(bundle.decider, begun={0: level}, thresholds=dict.fromkeys(bundle.decider.thresholds, 2.0))
+    heads = {n: replace(bundle.local_exits[n], threshold=at) for n, at in local}
+    return pictured(replace(bundle, decider=decider, local_exits=heads), **options)
+
+
+@pytest.mark.parametrize("link", [*LINKS[:4], LINKS[5]], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+@pytest.mark.parametrize("level", [0.4, 0.7, 2.0])
+def test_a_frame_that_is_shown_first_ends_as_in_the_simulation(picture_bundle, link, level):
+    found = pictured_at(picture_bundle, level, images=16, payload=40)
+    times = {0: 0.001, **dict.fromkeys(range(1, STAGES + 1), 0.02)}
+    _, who = agree(found, link.replace(payload=40), profile(times), [level], np.linspace(0.02, 0.98, 16))
+    assert set(who.tolist()) == ({1} if link.ci_ms > 100 else {0})  # the device, where the radio sleeps for long
+
+
+@pytest.mark.parametrize("link", LINKS[:4], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+@pytest.mark.parametrize("level", [0.4, 0.7])
+def test_a_thrifty_frame_ends_as_in_the_simulation(picture_bundle, link, level):
+    found = pictured_at(picture_bundle, level, images=16, payload=40, thrifty=True)
+    times = {0: 0.001, **dict.fromkeys(range(1, STAGES + 1), 0.05)}
+    manner = Manner(picture=True, thrifty=True)
+    race, _ = agree(
+        found, link.replace(payload=40), profile(times), [level], np.linspace(0.02, 0.98, 16), manner=manner
+    )
+    sent = race.end([level])[0].packets
+    assert sent.min() < sent.max()  # some are spared the rest
+
+
+@pytest.mark.parametrize("link", [*LINKS[:4], LINKS[5]], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+def test_a_race_beside_the_picture_ends_as_in_the_simulation(picture_bundle, racing_bundle, link):
+    bundle = replace(picture_bundle, local_exits=racing_bundle.local_exits)
+    found = pictured_at(bundle, 0.6, local=[(2, 0.9), (5, 0.8), (9, 0.7)], images=24, payload=40, seed=3)
+    rates = PlatformProfile("rates", 40.0, "test", macs_per_second=dict.fromkeys(("conv", "depthwise", "linear"), 2e8))
+    phases = np.random.default_rng(6).random(24)
+    _, who = agree(found, link.replace(payload=40), rates, [0.6, 0.9, 0.8, 0.7], phases, local=(2, 5, 9))
+    assert len(set(who.tolist())) > 1 or link.ci_ms > 100

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fleet.bundle import Bundle
+from fleet.coders import view
 from fleet.evaluation.accuracy import Recorded as Device
 from fleet.evaluation.air import Air
 from fleet.evaluation.certainty import Truth, judge_rows
 from fleet.evaluation.journeys import RecordedNetwork
 from fleet.evaluation.recording import Batch, packets_of_stage
 from fleet.evaluation.replay import Packets, replay
-from fleet.evaluation.schemes.ours import Pace, Race, Recorded
+from fleet.evaluation.schemes.ours import Pace, Race, Recorded, split_picture
 from fleet.evaluation.trace import all_states
 from fleet.inference import Device as Runner
 from fleet.link.radios import NRF5340
@@ -22,7 +23,7 @@ from fleet.link.scheduler import Scheduler
 from fleet.session import CloudSession
 from fleet.simulation import Simulation
 
-FUSED = {1: (1,), **{n: (n - 1, n) for n in range(2, 9)}}
+FUSED = {0: (0,), 1: (1,), **{n: (n - 1, n) for n in range(2, 9)}}
 
 
 class Exits:
@@ -31,8 +32,14 @@ class Exits:
     def __init__(self, bundle, seed):
         random = np.random.default_rng(seed)
         self.classes = len(bundle.classes)
-        shapes = {n: sum(2 * bundle.layouts[m].channels * 64 for m in FUSED[n]) for n in FUSED}
-        self.weights = {n: random.normal(size=(size, self.classes)) * 3 / size**0.5 for n, size in shapes.items()}
+        self.fused = {n: stages for n, stages in FUSED.items() if n in bundle.layouts}
+        shapes = {
+            n: sum(2 * bundle.layouts[m].channels * bundle.layouts[m].ladder.count for m in stages)
+            for n, stages in self.fused.items()
+        }
+        self.weights = {
+            n: random.normal(size=(size, self.classes)) * 3 / size**0.5 for n, size in reversed(shapes.items())
+        }
 
     def forward(self, stage, maps):
         flat = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps])
@@ -55,7 +62,8 @@ class Traced:
     def race(self, link, profile, phases, *, exit_s=0.005, local=(), lost=None, repeats=None, manner=None):
         heads = {n: self.bundle.local_exits[n].macs for n in local}
         stages = [{"n": stage.n, "macs": stage.macs} for stage in self.bundle.stages]
-        pace = Pace.of(stages, self.bundle.exit_stages, profile, heads)
+        picture = self.bundle.picture.macs if self.bundle.picture is not None else None
+        pace = Pace.of(stages, self.bundle.exit_stages, profile, heads, picture)
         rows = tuple(self.recorded.local_stages.index(n) for n in local)
         air = Air.at_phases(link, NRF5340, phases)
         if lost is None:
@@ -64,12 +72,14 @@ class Traced:
         timeline = replay(air, packets, states, pace.offered, exit_s=exit_s, lost=lost)
         return Race(self.recorded, pace, replace(timeline, repeats=repeats))
 
-    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False, seed=0, watch=None):
+    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False, seed=0, watch=None, thrifty=False):
         """The same frame through device, scheduler and session, alone on a fresh link, until the hub has an answer."""
         network = RecordedNetwork(self.device, tuple(stage.n for stage in self.bundle.stages), image)
         locals_ = LocalExits(self.device, network) if race else None
-        runner = Runner(self.bundle, network, profile, locals_)
-        run = Simulation(runner, CloudSession(self.bundle, FUSED), self.exits.forward, link, exit_s=exit_s, seed=seed)
+        runner = Runner(self.bundle, network, profile, locals_, thrifty)
+        run = Simulation(
+            runner, CloudSession(self.bundle, self.exits.fused), self.exits.forward, link, exit_s=exit_s, seed=seed
+        )
         if watch is not None:
             run.radio.scheduler = Watched(run.radio.scheduler, watch)
         frame = run.run(np.zeros((1, 3, 32, 32), np.float32), phase=phase)
@@ -145,6 +155,31 @@ def traced(bundle, *, images=12, payload=60, seed=0, grid=0, unit="group", sprea
 
     local = judged(np.stack(list(heads.values()))) if heads else None
     recorded = Recorded(packets, states, judged(logits), judged(device.local[None]), local, tuple(heads))
+    return Traced(bundle, device, exits, recorded, payload)
+
+
+def pictured(bundle, *, images=12, payload=40, seed=0, thrifty=False):
+    """The same of a bundle that shows the picture first, of which nothing but that is traced."""
+    random = np.random.default_rng(seed)
+    plain = traced(bundle.without_picture(), images=images, seed=seed)
+    layout = bundle.layouts[0]
+    shape = (images, layout.channels, layout.ladder.finest, layout.ladder.finest)
+    latents = random.normal(scale=0.4, size=shape).astype(np.float32)
+    device = replace(plain.device, latents={0: latents, **plain.device.latents})
+    values = bundle.coder.coefficients(layout, latents)
+    sizes, ends = packets_of_stage(layout, values, bundle.coder, payload)
+    packets, states = split_picture(sizes, ends, payload, thrifty=thrifty)
+    exits = Exits(bundle, seed)
+    logits = np.full((len(sizes), images, len(bundle.classes)), np.nan, np.float16)
+    for packet in range(len(sizes)):
+        there = np.flatnonzero(sizes[packet])
+        have = np.arange(layout.count) < ends[packet, there][:, None].astype(int)
+        logits[packet, there] = exits.many(0, [view(bundle.coder, layout, values[there], have)])
+    truth = Truth(device.truths, device.classes)
+    judged = judge_rows(logits, np.ones(len(logits)), bundle.classes, truth, unit="group")
+    recorded = Recorded(
+        packets, states, judged, plain.recorded.device, plain.recorded.local, plain.recorded.local_stages
+    )
     return Traced(bundle, device, exits, recorded, payload)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ STEPS: Mapping[int, tuple[str, str]] = {
     1: ("few-bit latents with a tabled range coder", "fleet-paper-codec"),
     2: ("the reversible ladder in place of eq. 6", "fleet-paper-codec"),
     3: ("ordered channels by tail-drop training", "fleet-no-tail-drop"),
-    4: ("stage 0: the pooled image while stage 1 runs", "fleet-stage-0"),
+    4: ("stage 0: the picture itself, while stage 1 would run", "fleet-picture"),
     5: ("bursts, not bytes: the stop rule", "fleet-no-stop-rule"),
     6: ("exit on more than the top-1 softmax", "fleet-single"),
     7: ("the race against local exits", "fleet-race"),
@@ -33,7 +34,9 @@ _MANNERS = {
 SCHEME_STEP = {
     "fleet-paper-codec": 1,
     "fleet-no-tail-drop": 3,
-    "fleet-stage-0": 4,
+    "fleet-picture": 4,
+    "fleet-picture-race": 4,
+    "fleet-picture-thrifty": 4,
     "fleet-no-stop-rule": 5,
     "fleet-whole-rungs": 5,
     "fleet-patient": 5,
@@ -65,7 +68,7 @@ def section(context: Context) -> Section:
     chosen = _ablation_rows(context, rows)
     lines: list[tuple[Cell | str, ...]] = []
     for step, (what, usual) in STEPS.items():
-        schemes = [v for v in variants if evidence.schemes[v].get("step", SCHEME_STEP.get(v)) == step]
+        schemes = [v for v in variants if _step(evidence.schemes[v], v) == step]
         if step == 2 and not schemes:
             lines.append((f"{step}. {what}", Cell("with step 1", "one codec has both"), *([NONE] * len(chosen))))
             continue
@@ -80,7 +83,7 @@ def section(context: Context) -> Section:
         for scheme in schemes:
             about = _about(evidence.schemes[scheme])
             lines.append((f"{step}. {what}", Cell(scheme, about), *(_gain(row, scheme) for row in chosen)))
-    others = [v for v in variants if evidence.schemes[v].get("step", SCHEME_STEP.get(v)) not in STEPS]
+    others = [v for v in variants if _step(evidence.schemes[v], v) not in STEPS]
     for scheme in others:
         about = _about(evidence.schemes[scheme])
         lines.append(("not numbered", Cell(scheme, about), *(_gain(row, scheme) for row in chosen)))
@@ -103,7 +106,7 @@ def section(context: Context) -> Section:
                 f"judged by {evidence.unit}",
             ),
             (
-                "Above 1: the variant is slower than FLEET. fleet-race and fleet-stage-0 add a step to FLEET, the "
+                "Above 1: the variant is slower than FLEET. fleet-race and fleet-picture add a step to FLEET, the "
                 "others take one away "
                 "or change it.",
                 "Below each ratio: the variant's accuracy on the test split. Intervals of the ratio are the widest "
@@ -129,6 +132,12 @@ def _ablation_rows(context: Context, rows: Sequence[Row]) -> list[Row]:
     return sorted(chosen, key=lambda r: (r.setting.time_scale, r.setting.packets, r.ci_ms))
 
 
+def _step(scheme: Mapping[str, Any], name: str) -> int | None:
+    """The step that a scheme is about; the first of those that it names."""
+    named = re.match(r"\d+", str(scheme.get("step", "")))
+    return int(named.group()) if named else SCHEME_STEP.get(name)
+
+
 def _about(scheme: Mapping[str, Any]) -> str:
     """A scheme's note, or how its variant differs from the plain one."""
     note = str(scheme.get("note", ""))
@@ -144,7 +153,7 @@ def _about(scheme: Mapping[str, Any]) -> str:
 def _missing(step: int) -> str:
     if step == 9:
         return "reported apart, never mixed into tables of single images"
-    if step in (3, 4, 8):
+    if step in (3, 8):
         return "needs a bundle trained without it (fleet train, trace, sweep)"
     return missing_sweep("ablations")
 

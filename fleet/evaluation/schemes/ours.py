@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ from fleet.evaluation.certainty import Judged
 from fleet.evaluation.outcomes import Outcomes, fleet_outcomes
 from fleet.evaluation.replay import Packets, Timeline, replay
 from fleet.evaluation.stopping import Runs
-from fleet.evaluation.trace import Payload
-from fleet.inference import answer_due_s
+from fleet.evaluation.trace import Payload, picture_states
+from fleet.inference import answer_due_s, first_burst
 from fleet.packet import PICTURE
 from fleet.platforms import PlatformProfile
 
@@ -44,6 +45,24 @@ class Recorded:
     device: Judged
     local: Judged | None = None
     local_stages: tuple[int, ...] = ()
+
+
+def split_picture(
+    sizes: npt.NDArray[Any], ends: npt.NDArray[Any], payload: int, *, thrifty: bool
+) -> tuple[Packets, Payload]:
+    """A picture's packets as a ladder of its own; for a thrifty device as two, for what it sends at first and later.
+
+    Args:
+        sizes: bytes, shape (most packets, N).
+        ends: the place behind the last coefficient of each, same shape.
+        payload: bytes of a packet.
+        thrifty: whether the device is.
+    """
+    most = len(sizes)
+    burst = min(first_burst(payload), most) if thrifty else most
+    parts = [slice(burst), slice(burst, None)][: 1 + thrifty]
+    split = [np.stack([np.pad(a[p], ((0, most - len(a[p])), (0, 0))) for p in parts]) for a in (sizes, ends)]
+    return Packets.of(*split), picture_states(payload, most, burst)
 
 
 @dataclass(frozen=True)
