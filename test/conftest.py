@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # Before torch is there: threads that wait for each other cost ten times what they save on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -93,6 +94,39 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from fleet.export import untrained_bundle  # noqa: PLC0415 - torch is heavy, and most tests do without
 
     return untrained_bundle(tmp_path_factory.mktemp("models") / "tiny", classes=CLASSES, seed=1, input_size=32)
+
+
+@pytest.fixture(scope="session")
+def with_picture(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Any, Any]:
+    """The tiny bundle with an untrained stage 0, and the modules that it was made of."""
+    import torch  # noqa: PLC0415
+
+    from fleet.baselines.store import base_network  # noqa: PLC0415
+    from fleet.export import counted, export_picture, picture_layout  # noqa: PLC0415
+    from fleet.fusion import load_cloud  # noqa: PLC0415
+    from fleet.picture import PictureEncoder, PictureExit  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("models") / "picture"
+    shutil.copytree(tiny_bundle.path, folder)
+    torch.manual_seed(0)
+    base = base_network(tiny_bundle)
+    encoder = PictureEncoder(32, grid=4, luma=5, chroma=2, levels=64)
+    stages = load_cloud(tiny_bundle).backbone.stages[:3]
+    exit0 = PictureExit(encoder.channels, grid=4, block=8, stages=stages).eval()
+    exit0.start_as_inverse(encoder)
+    with torch.no_grad():
+        for parameter in exit0.stages.parameters():  # as training would
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    images = torch.randn(16, 3, 32, 32)
+    layouts = counted({0: picture_layout(encoder, torch.zeros(9))}, {0: encoder(images).detach().numpy()})
+    stage = export_picture(folder, encoder, exit0, base)
+    bundle = replace(
+        Bundle.load(folder),
+        layouts={**layouts, **tiny_bundle.layouts},
+        picture=stage,
+        picture_file="picture.safetensors",
+    )
+    return bundle.save(), encoder, exit0
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from fleet.backbones import STD  # noqa: E402
-from fleet.baselines.store import base_network  # noqa: E402
-from fleet.export import counted, export_picture, picture_layout  # noqa: E402
 from fleet.fusion import CloudNetwork, load_cloud  # noqa: E402
 from fleet.picture import PictureEncoder, PictureExit, cosines  # noqa: E402
 
@@ -109,32 +107,6 @@ def test_the_first_packet_describes_the_whole_picture_coarsely(picture_bundle):
 
 
 # The bundle ---------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def with_picture(tiny_bundle, tmp_path_factory):
-    """The tiny bundle with an untrained stage 0, and the modules that it was made of."""
-    folder = tmp_path_factory.mktemp("models") / "picture"
-    shutil.copytree(tiny_bundle.path, folder)
-    torch.manual_seed(0)
-    base = base_network(tiny_bundle)
-    encoder = PictureEncoder(32, grid=4, luma=5, chroma=2, levels=64)
-    stages = load_cloud(tiny_bundle).backbone.stages[:3]
-    exit0 = PictureExit(encoder.channels, grid=4, block=8, stages=stages).eval()
-    exit0.start_as_inverse(encoder)
-    with torch.no_grad():
-        for parameter in exit0.stages.parameters():  # as training would
-            parameter.add_(0.01 * torch.randn_like(parameter))
-    images = torch.randn(16, 3, 32, 32)
-    layouts = counted({0: picture_layout(encoder, torch.zeros(9))}, {0: encoder(images).detach().numpy()})
-    stage = export_picture(folder, encoder, exit0, base)
-    bundle = replace(
-        Bundle.load(folder),
-        layouts={**layouts, **tiny_bundle.layouts},
-        picture=stage,
-        picture_file="picture.safetensors",
-    )
-    return bundle.save(), encoder, exit0
-
-
 def test_a_bundle_with_a_picture_comes_back_as_it_was_saved(with_picture, tiny_bundle):
     bundle, encoder, _ = with_picture
     assert bundle.picture is not None

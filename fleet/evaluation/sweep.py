@@ -22,7 +22,7 @@ from fleet.evaluation.curves import curves
 from fleet.evaluation.lossy import lossy
 from fleet.evaluation.plan import PLAIN, VARIANTS, Plan
 from fleet.evaluation.resampling import RESAMPLES, Bootstrap
-from fleet.evaluation.trace import INDEX, SPLITS, Trace
+from fleet.evaluation.trace import INDEX, SPLITS, Trace, picture_logits
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.platforms import load_profile
@@ -155,7 +155,11 @@ def check(trace: Trace, plan: Plan) -> None:
         FleetError: it lacks a payload, a rival or local exits, or a platform does not say how long a stage takes.
     """
     needed = {link.payload for links in plan.links for link in links}
-    if missing := sorted(needed - set(trace.payloads)):
+    shown = {VARIANTS[name].picture for name in plan.fleet}
+    there = set(trace.payloads) if False in shown else needed
+    if True in shown and trace.index.picture:
+        there &= {payload for payload in needed if trace.has(picture_logits(payload))}
+    if missing := sorted(needed - there):
         raise FleetError(
             f"{trace.path} has no packets of {missing[0]} bytes: run `fleet trace` with --payload {missing[0]}"
         )

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import cv2
@@ -19,10 +20,20 @@ from fleet.codec import StageBuffer, encode_stage
 from fleet.errors import FleetError
 from fleet.evaluation import recording, rivals
 from fleet.evaluation.plan import parse_plan
-from fleet.evaluation.recorder import Recorder
+from fleet.evaluation.recorder import Pictures, Recorder
 from fleet.evaluation.sweep import run_sweep
-from fleet.evaluation.trace import Trace, fleet_logits, fleet_sets, read_index
+from fleet.evaluation.trace import (
+    Trace,
+    fleet_logits,
+    fleet_sets,
+    picture_logits,
+    picture_sets,
+    picture_sizes,
+    read_index,
+)
+from fleet.fusion import load_cloud
 from fleet.packet import Header
+from fleet.runtime import DeviceNetwork
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -350,3 +361,75 @@ def test_links_on_which_nothing_fits_are_left_out_and_the_rest_ascends():
     of_phy = {links[0].phy: [link.ci_ms for link in links] for links in plan.links}
     assert of_phy["1M"] == [7.5, 13.75, 27.5, 52.5, 100.0]
     assert of_phy["125k"] == [27.5, 52.5, 100.0]
+
+
+# The picture itself -------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def picture_trace(with_picture, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("picture")
+    run(*arguments(with_picture[0], folder, folder / "trace"))
+    run(*arguments(with_picture[0], folder, folder / "trace", "--picture-only", "--payload", "40", "--sets", "3"))
+    return folder / "trace"
+
+
+def test_the_picture_s_logits_are_those_of_a_hub_that_received_its_packets(with_picture, picture_trace):
+    bundle = with_picture[0]
+    trace, cloud, network = Trace.load(picture_trace), load_cloud(bundle), DeviceNetwork(bundle)
+    frames = Pictures(str(picture_trace.parent / "test.tar")).read()
+    logits, sizes = (trace.array("test", name(40)) for name in (picture_logits, picture_sizes))
+    sets = np.load(picture_trace / "test" / f"{picture_sets(120)}.npy")
+    for image, frame in enumerate(frames):
+        latent = network.run_picture(network.prepare(frame.image))
+        packets = encode_stage(bundle.layouts[0], latent, inference_id=0, payload=40, coder=bundle.coder)
+        assert [len(packet) for packet in packets] == [size for size in sizes[:, image] if size]
+        buffer = StageBuffer(bundle.layouts[0])
+        for count, packet in enumerate(packets):
+            buffer.add(Header.unpack(packet), packet)
+            with torch.inference_mode():
+                expected = cloud(0, [torch.from_numpy(buffer.view()[None])])[0]
+            np.testing.assert_allclose(logits[count, image], expected, rtol=2e-2, atol=2e-2)
+        assert np.isnan(logits[len(packets) :, image]).all()
+    in_order = trace.array("test", picture_logits(120))[:, :3]
+    for count, row in enumerate(in_order, start=1):
+        np.testing.assert_allclose(sets[(1 << count) - 2], row, rtol=1e-2, atol=1e-2)
+
+
+def test_variants_with_the_picture_stand_beside_the_others(picture_trace, tmp_path):
+    """Untrained exits are worth nothing: with this target everybody may answer at once."""
+    every = ["fleet", "fleet-picture", "fleet-picture-thrifty"]
+    plan = parse_plan({**PLAN, "fleet": every, "target_loss": 1.0, "guard": False}, default_name="all")
+    found = run_sweep(Trace.load(picture_trace), plan, workers=1)
+    for row in found["rows"]:
+        assert set(every) <= {name for name, scheme in row["schemes"].items() if scheme["reached"]}
+        picture, thrifty = (row["schemes"][name] for name in every[1:])
+        assert picture["processor_mj"] < row["schemes"]["fleet"]["processor_mj"]
+        assert thrifty["bytes"] <= picture["bytes"]
+    losses = {"shares": [0, 0.5], "masks": 2}
+    lossy = parse_plan({**PLAN, "fleet": ["fleet-picture"], "target_loss": 1.0, "losses": losses}, default_name="lossy")
+    without, half = (
+        row["schemes"]["fleet-picture"] for row in run_sweep(Trace.load(picture_trace), lossy, workers=1)["rows"][:2]
+    )
+    assert half["latency_ms"] > without["latency_ms"]
+
+
+def test_a_trace_of_another_picture_is_recorded_anew_and_everything_else_kept(with_picture, picture_trace, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(with_picture[0].path, folder)
+    layout = with_picture[0].layouts[0]
+    quantiser = replace(layout.quantiser, step=tuple(2 * step for step in layout.quantiser.step))
+    layouts = {**with_picture[0].layouts, 0: replace(layout, quantiser=quantiser)}
+    other = replace(with_picture[0], path=folder, layouts=layouts).save()
+    shutil.copytree(picture_trace, tmp_path / "trace")
+    shutil.copy(picture_trace.parent / "test.tar", tmp_path)
+    before = read_index(tmp_path / "trace").arrays
+    run(*arguments(other, tmp_path, tmp_path / "trace", "--picture-only"))
+    after = read_index(tmp_path / "trace").arrays
+    assert after["test/picture-120-logits"] != before["test/picture-120-logits"]
+    kept = {name for name in before if "/picture-" not in name}
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_model_without_a_picture_has_none_to_record(tiny_bundle, tmp_path):
+    result = CliRunner().invoke(app, arguments(tiny_bundle, tmp_path, tmp_path / "trace", "--picture-only"))
+    assert result.exit_code != 0
+    assert "has no stage 0" in str(result.exception or result.output)
