@@ -68,7 +68,7 @@ class Surroundings(Protocol):
         """
 
 
-HUB_S = 0.05
+HUB_S = 0.025
 """Seconds that a hub may take for an exit before the device thinks that none will come."""
 
 
@@ -144,7 +144,8 @@ class Device:
         """One frame's journey, until the first answer.
 
         Where the bundle has a stage 0, the picture itself goes first. Until the hub's answer to it is due nothing else
-        is offered; and if the device would be later than that by itself, and does not race, it rests.
+        is offered; and if the device would be later than that by itself, and does not race, it rests, and sends the
+        picture a second time if there is none.
 
         Stage by stage: run it, offer its packets, look for an exit notice. Behind the last stage that is sent
         the device runs the rest of its network, and whichever answers first ends the inference. In a race a local
@@ -214,7 +215,9 @@ class Device:
             return around.now()
         rests = self.race is None and self._alone_s > answer_due_s(len(packets), link)
         count = first_burst(around.payload) if rests and self.thrifty else len(packets)
-        for burst in filter(None, (packets[:count], packets[count:])):
+        # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it once more.
+        again = packets if rests else []
+        for burst in filter(None, (packets[:count], packets[count:], again)):
             around.offer(inference_id, PICTURE, burst)
             overdue = around.now() + answer_due_s(len(burst), link)
             if rests:

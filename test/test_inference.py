@@ -638,10 +638,25 @@ def test_a_hub_that_stays_silent_gets_features_once_its_answer_is_overdue(make_p
     outcome = infer(device, around)
     assert not outcome.by_hub
     due = answer_due_s(len(around.offers[0][2]), around.link)
-    stages = [stage for _, stage, _, time in around.offers if time >= 100.0 + 0.005 + due]
-    assert stages == [*range(1, 9), 15]
+    assert [stage for _, stage, _, _ in around.offers] == [0, 0, *range(1, 9), 15]
+    assert [time for *_, time in around.offers[:2]] == pytest.approx([100.005, 100.005 + due])
+    assert around.offers[2][3] == pytest.approx(100.005 + 2 * due + 0.05)
     assert outcome.busy == pytest.approx(0.005 + 0.5)
-    assert outcome.latency == pytest.approx(0.005 + due + 0.5)
+    assert outcome.latency == pytest.approx(0.005 + 2 * due + 0.5)
+
+
+def test_a_picture_of_which_packets_were_lost_is_sent_a_second_time(make_picture):
+    device, around = make_picture()
+    forget = {0}  # of the first event the first packet
+    arrive = around._arrive
+    around._arrive = lambda packet: forget.pop() if forget else arrive(packet)
+    outcome = infer(device, around)
+    assert outcome.by_hub
+    assert outcome.stage == 0
+    first, again = around.offers
+    assert first[:3] == again[:3]
+    assert outcome.busy == pytest.approx(0.005)
+    assert outcome.latency > again[3] - 100.0
 
 
 def test_without_a_hub_nobody_is_waited_for(make_picture):

@@ -154,8 +154,12 @@ class Judge:
         found: Recorded = self._known[key]
         return found
 
-    def recorded_picture_sets(self, payload: int) -> Recorded:
+    def recorded_picture_sets(self, payload: int, *, twice: bool) -> Recorded:
         """What the trace has of FLEET's stage 0 for any set of packets, of the first test images that the unit judges.
+
+        Args:
+            payload: bytes of a packet.
+            twice: the device sends all of them a second time.
 
         Raises:
             FleetError: it has none.
@@ -166,14 +170,17 @@ class Judge:
         logits = self.trace.array("test", picture_sets(payload))
         chosen = self.images["test"][: np.searchsorted(self.images["test"], logits.shape[1])]
         sizes, ends = (np.asarray(self.trace.array("test", kind(payload)))[None, :, chosen] for kind in _PICTURE_PARTS)
-        temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(logits)
+        states = picture_set_states(payload, sizes.shape[1], twice=twice)
+        rows = [(state.own | state.before) - 1 for state in states.states]
+        sizes, ends = (np.repeat(part, 1 + twice, axis=0) for part in (sizes, ends))
+        temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(rows)
         whole = self.device("test")
         first = slice(0, len(chosen))
         return Recorded(
             Packets.of(sizes, ends),
-            picture_set_states(payload, sizes.shape[1]),
+            states,
             judge_rows(
-                logits[:, chosen], temperatures, index.classes, self._truths["test"].take(chosen), unit=self.unit
+                logits[rows][:, chosen], temperatures, index.classes, self._truths["test"].take(chosen), unit=self.unit
             ),
             Judged(whole.certainty[:, first], whole.answer[:, first], whole.right[:, first]),
         )

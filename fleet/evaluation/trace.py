@@ -376,9 +376,17 @@ def picture_of(bundle: Bundle) -> dict[str, Any]:
     return {"content": content, "macs": dict(bundle.picture.macs)}
 
 
-def picture_set_states(payload: int, most: int) -> Payload:
-    """As :func:`picture_states`, where any packets may be missing: the number of a set is its place, counted from 1."""
-    return Payload(payload, 0, tuple(State(1, own, 0) for own in range(1, 1 << most)), sets=True)
+def picture_set_states(payload: int, most: int, *, twice: bool) -> Payload:
+    """As :func:`picture_states`, where any packets may be missing.
+
+    Args:
+        payload: bytes of a packet.
+        most: the most packets that a picture has.
+        twice: all of them are sent a second time, as a stage 2; what has arrived is the union of both.
+    """
+    sets = range(1, 1 << most)
+    again = [State(2, own, before) for before in range(1 << most) for own in sets] if twice else []
+    return Payload(payload, 0, (*(State(1, own, 0) for own in sets), *again), sets=True)
 
 
 def picture_states(payload: int, most: int, burst: int) -> Payload:

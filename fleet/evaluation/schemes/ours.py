@@ -23,7 +23,7 @@ from fleet.platforms import PlatformProfile
 
 DEVICE = "device"
 LATER = 2
-"""As which stage a picture's packets are replayed that a thrifty device sends later; the first ones are stage 1."""
+"""As which stage a picture's packets are replayed that a device sends later, or again; the first ones are stage 1."""
 
 
 @dataclass(frozen=True)
@@ -196,17 +196,22 @@ class Race:
         device then knew more, which can but make FLEET later.
         """
         assert pace.picture is not None
-        counts = recorded.packets.counts
-        total = counts.sum(axis=0)
+        counts, sets = recorded.packets.counts, recorded.states.sets
+        total = counts[0] if sets else counts.sum(axis=0)
         due = np.asarray([answer_due_s(n, air.link) for n in range(int(total.max()) + 1)])
         rest, offered, burst = due[total], [pace.picture], int(counts[0].max())
-        if len(counts) > 1:  # a thrifty device
+        if len(counts) > 1 and sets:  # the whole picture a second time; when is the last image's time, for all
+            offered.append(pace.picture + float(due[-1]))
+            rest = due[-1] + due[total]
+        elif len(counts) > 1:  # a thrifty device
             offered.append(pace.picture + float(due[burst]))
             later = total - counts[0]
             rest = due[counts[0]] + np.where(later > 0, due[later], 0.0)
         timeline = replay(air, recorded.packets, recorded.states, offered, exit_s=exit_s, hold=manner.hold, lost=lost)
-        seen = np.asarray([s.own + (burst if s.stage == LATER else 0) for s in recorded.states.states])
-        whole = (1 << total) - 1 if recorded.states.sets else total
+        arrived = [
+            s.own | s.before if sets else s.own + (burst if s.stage == LATER else 0) for s in recorded.states.states
+        ]
+        seen, whole = np.asarray(arrived), (1 << total) - 1 if sets else total
         complete = (timeline.state >= 0) & (seen[timeline.state] == whole[:, None])
         rests = (pace.whole - pace.picture > due[total]) & (not local)
         timeline = replace(timeline, complete=complete)
