@@ -90,7 +90,7 @@ class Outcome:
         inference_id: 0..65535.
         prediction: the answer that came first.
         stage: the exit that gave it, or 15 for the device's own.
-        stages_run: stages that the device finished, the head included.
+        stages_run: stages that the device finished, stage 0 and the head included.
         started: when the frame was ready, seconds on the clock of the surroundings.
         ended: when the device held the answer.
         busy: seconds that the processor worked for this frame.
@@ -169,6 +169,7 @@ class Device:
         speak_from = started
         try:
             if self.bundle.picture is not None:
+                done = 1
                 speak_from = self._show(self.bundle.picture, image, inference_id, journey)
         except CancelledError:
             return self._by_hub(journey.verdict(), done, journey)

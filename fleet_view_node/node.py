@@ -295,6 +295,7 @@ def facts_of(conditions: Mapping[str, Any], camera: str) -> Facts:
     profile = load_profile(str(said.get("platform") or "native"), time_scale=float(said.get("time_scale") or 1.0))
     return Facts(
         exit_stages=bundle.exit_stages,
+        shown=bundle.picture is not None,
         input_size=bundle.input_size,
         stages=bundle.stages,
         profile=profile,

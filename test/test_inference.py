@@ -609,6 +609,7 @@ def test_the_picture_goes_first_and_the_device_rests_until_the_hub_has_answered(
     outcome = infer(device, around)
     assert outcome.by_hub
     assert outcome.stage == 0  # unsure, but of a whole picture nothing better would come
+    assert outcome.stages_run == 1
     assert device.network.ran == []
     assert [stage for _, stage, _, _ in around.offers] == [0]
     assert outcome.busy == pytest.approx(0.005)

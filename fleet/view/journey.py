@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fleet.link.airtime import NOTICE_OCTETS, exchange_ends_us, ll_octets
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
 
 Who = Literal["hub", "device"]
 Notice = Literal["", "heard", "lost", "repeated"]
@@ -285,9 +285,11 @@ class Journey:
             found.append(_block(stage.n, since, stage.at, began, "done", packets=stage.packets, size=stage.size))
             since = max(since, stage.at)
         last = max((block["n"] for block in found), default=0)
-        rest = 0 if self.exit_stages and last >= self.exit_stages else last + 1  # 0: the rest of the network
+        rest = LOCAL_ANSWER_STAGE if self.exit_stages and last >= self.exit_stages else last + 1
         if not found and self.own is None:
             return found  # nobody here hears the device
+        if found and last == PICTURE and self.own is None:
+            return found  # it has shown the picture, and rests
         if self.own is not None and (self.held is None or self.own <= self.held):
             found.append(_block(rest, since, self.own, began, "answered"))
         elif self.held is not None:

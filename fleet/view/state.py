@@ -47,6 +47,7 @@ class Facts:
         exit_stages: the last stage that is sent; 0 where the model is unknown.
         input_size: of the network, pixels; None where unknown.
         stages: the device's network; empty where unknown.
+        shown: whether the picture itself travels first, as a stage more.
         profile: of the device's platform; None where unknown.
         conditions: as ``fleet up`` knows them.
     """
@@ -54,6 +55,7 @@ class Facts:
     exit_stages: int = 0
     input_size: int | None = None
     stages: tuple[StageFile, ...] = ()
+    shown: bool = False
     profile: PlatformProfile | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -223,7 +225,8 @@ class CameraView:
         journey.report = report
         self._frames += 1
         self._exits_reported[report.answer.stage] += 1
-        if report.answer.by == "device" and self.facts.stages and report.stages_run == len(self.facts.stages):
+        whole = len(self.facts.stages) + self.facts.shown
+        if report.answer.by == "device" and self.facts.stages and report.stages_run == whole:
             self._whole_s.append(report.compute)
         right = report.truth == report.answer.group if report.truth else None
         if right is not None:
@@ -333,6 +336,7 @@ class CameraView:
         """
         shown = self._shown(now)
         exits = self._exits_reported or self._exits_labelled
+        first = 0 if self.facts.shown else 1
         stages = max([self.facts.exit_stages, *(stage for stage in exits if stage is not None)], default=0)
         return {
             "now": round(now, 3),
@@ -341,7 +345,7 @@ class CameraView:
             "platform": self._platform_json(),
             "conditions": dict(self.facts.conditions),
             "histogram": {
-                "exits": [{"stage": n, "count": exits.get(n, 0)} for n in range(1, stages + 1)],
+                "exits": [{"stage": n, "count": exits.get(n, 0)} for n in range(first, stages + 1)],
                 "device": exits.get(None, 0),
             },
             "totals": {

@@ -52,7 +52,7 @@ def test_behind_the_last_stage_that_is_sent_comes_the_rest_of_the_network():
     made = journey(exit_stages=3)
     made.own = NOW + 0.030
     made.add_stage(StageDone(15, NOW + 0.030, 1, 11))
-    assert blocks(made)[-1] == (0, pytest.approx(9.0), pytest.approx(30.0, abs=1e-3), "answered")
+    assert blocks(made)[-1] == (15, pytest.approx(9.0), pytest.approx(30.0, abs=1e-3), "answered")
 
 
 def test_an_answer_of_the_device_that_comes_after_the_hubs_ends_nothing():

@@ -61,4 +61,4 @@ export const width = (node) => Math.max(280, Math.round(node.clientWidth));
 const STAGES = 8;
 
 /** The class of a stage's colour; the device's own answer has one of its own. */
-export const colour = (stage) => (isNumber(stage) && stage > 0 && stage < 15 ? `s${((stage - 1) % STAGES) + 1}` : "own");
+export const colour = (stage) => (isNumber(stage) && stage >= 0 && stage < 15 ? `s${stage === 0 ? 0 : ((stage - 1) % STAGES) + 1}` : "own");

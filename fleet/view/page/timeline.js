@@ -93,7 +93,7 @@ const centre = (x, begin, end) => (x(begin) + x(end)) / 2;
 function deviceLane(frame, x) {
   if (!frame.stages.length) return frame.report ? [] : [note(x, DEVICE, "the device is not heard here")];
   return frame.stages.flatMap((stage) => {
-    const rest = stage.n === 0;
+    const rest = stage.n === 15;
     const name = rest ? "the rest of the network" : `stage ${stage.n}`;
     const how = { done: "", cut: ", cut short by the answer", running: ", running", answered: ", and the device's own answer" };
     const sent = stage.packets ? `, ${stage.packets} packets, ${stage.size} bytes offered` : "";
@@ -101,7 +101,7 @@ function deviceLane(frame, x) {
     const wide = x(stage.end) - x(stage.begin);
     const label = rest ? (wide > 120 ? "rest of the network" : wide > 34 ? "rest" : "") : wide > 12 ? String(stage.n) : "";
     return [
-      told(words, box(x, stage.begin, stage.end, DEVICE, 5, { class: `block ${stage.state} ${colour(rest ? 15 : stage.n)}` })),
+      told(words, box(x, stage.begin, stage.end, DEVICE, 5, { class: `block ${stage.state} ${colour(stage.n)}` })),
       label && svg("text", {
         x: centre(x, stage.begin, stage.end), y: DEVICE.y + DEVICE.height / 2 + 4, class: `inside ${stage.state}`, "text-anchor": "middle",
       }, label),
@@ -180,7 +180,7 @@ const note = (x, lane, words) =>
 let legendOf = "";
 
 function drawLegend(frame) {
-  const stages = [...new Set([...frame.stages.map((s) => s.n), ...frame.runs.map((r) => r.stage)])].filter((n) => n > 0);
+  const stages = [...new Set([...frame.stages.map((s) => s.n), ...frame.runs.map((r) => r.stage)])].filter((n) => n >= 0 && n < 15);
   const most = Math.max(...stages, 1);
   const key = String(Math.min(most, 14));
   if (key === legendOf) return;
