@@ -37,9 +37,7 @@ class Exits:
             n: sum(2 * bundle.layouts[m].channels * bundle.layouts[m].ladder.count for m in stages)
             for n, stages in self.fused.items()
         }
-        self.weights = {
-            n: random.normal(size=(size, self.classes)) * 3 / size**0.5 for n, size in reversed(shapes.items())
-        }
+        self.weights = {n: random.normal(size=(size, self.classes)) * 3 / size**0.5 for n, size in shapes.items()}
 
     def forward(self, stage, maps):
         flat = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps])
