@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -306,6 +307,17 @@ def _shipped(value: Tensor) -> Tensor:
     return (half if torch.isfinite(half).all() else value).contiguous()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums come out alike whatever the number of threads elsewhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def untrained_bundle(directory: Path, *, classes: Classes, seed: int, input_size: int = 64) -> Bundle:
     """A bundle that runs and means nothing: for plumbing, tests, and measuring without a model.
 
@@ -318,7 +330,7 @@ def untrained_bundle(directory: Path, *, classes: Classes, seed: int, input_size
     Raises:
         FleetError: the directory cannot be written.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), _one_thread():
         torch.manual_seed(seed)
         backbone = build_backbone("mobilenetv3", input_size=input_size, classes=len(classes))
         # A new norm has seen nothing: one noisy batch gives every stage a scale to work on.

@@ -75,7 +75,7 @@ class Variant:
 
 _PATIENT = "the last exit answers only if it is sure; the device does in the end"
 _PARTS = "one threshold for an exit whose own stage has only begun, another once it is complete"
-_TWO = "what the hub of this repository does: fleet-parts, and fleet-patient where calibration says so"
+_TWO = "what the hub does with features alone: fleet-parts, and fleet-patient where calibration says so"
 _FILL = "room that the newest stage leaves in an event goes to the stage before"
 
 _HOLD = "an exit waits for the burst's last packet, as long as it is over by the next event"
