@@ -12,11 +12,9 @@ serves every budget, and earlier channels learn to carry more.
 from __future__ import annotations
 
 import copy
-import csv
 import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +44,7 @@ from fleet.training.latents import received_part
 from fleet.training.parts import first_part, random_part
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
+from fleet.training.steps import ROW_EVERY, StepProgress, run_steps, write_log
 from fleet.training.transplant import transplant
 
 CHECKPOINT = "exits.pt"
@@ -53,7 +52,6 @@ LOG = "exits.csv"
 IMAGES_NOTE = "images of the exits"
 """Under which a bundle says how many images its encoders and exits were trained on."""
 FIGURE = "exits.png"
-ROW_EVERY = 50  # steps
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
 
 
@@ -63,21 +61,7 @@ def noted_images(notes: Mapping[str, str], otherwise: int) -> int:
     return int(said) if said.isdecimal() else otherwise
 
 
-@dataclass(frozen=True)
-class ExitProgress:
-    """What a listener hears after every step.
-
-    Attributes:
-        step: steps done.
-        steps: of the whole run.
-        loss: running mean.
-        images_per_s: so far.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    images_per_s: float
+ExitProgress = StepProgress
 
 
 def channels_of(plan: ExitConfig, backbone: Backbone) -> dict[int, int]:
@@ -320,18 +304,7 @@ class ExitTraining:
             listen: called after every step; what it raises ends the run.
             save_every_s: seconds between checkpoints.
         """
-        begun = saved = time.monotonic()
-        first = self.step
-        while self.step < self.plan.steps:
-            value = self.train_step()
-            self.loss = value if self.step == 1 else self.loss + 0.02 * (value - self.loss)
-            if self.step % ROW_EVERY == 0:
-                self.rows.append({"step": float(self.step), "loss": self.loss, "bits": self.bits})
-            rate = (self.step - first) * self.plan.batch / (time.monotonic() - begun)
-            listen(ExitProgress(self.step, self.plan.steps, self.loss, rate))
-            if time.monotonic() - saved > save_every_s:
-                self.save()
-                saved = time.monotonic()
+        run_steps(self, listen, save_every_s=save_every_s, row_every=ROW_EVERY)
         if not self.settled:
             if self.ema is not None:
                 self.trained.load_state_dict(self.ema.model.state_dict())
@@ -384,6 +357,10 @@ class ExitTraining:
                 found[n].append(self.encoder(n)(maps[n]).cpu().numpy())
         return counted(self.make_layouts(), {n: np.concatenate(parts) for n, parts in found.items()})
 
+    def running(self) -> dict[str, float]:
+        """See :class:`fleet.training.steps.Stepwise`."""
+        return {"bits": self.bits}
+
     def evaluate(self) -> dict[str, float]:
         """Accuracies of every exit with its full ladder, on the calibration split."""
         row: dict[str, float] = {}
@@ -416,11 +393,7 @@ class ExitTraining:
         }
         save_checkpoint(self.output / CHECKPOINT, state)
         if self.rows:
-            columns = list(dict.fromkeys(key for row in self.rows for key in row))
-            with (self.output / LOG).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
+            write_log(self.output / LOG, self.rows)
             draw_exits(self.rows, self.output / FIGURE)
 
     def resume(self) -> None:

@@ -9,8 +9,6 @@ with the other exits and stays as it is. Every step draws how much of the pictur
 from __future__ import annotations
 
 import copy
-import csv
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,17 +34,16 @@ from fleet.training.calibrate import begun_shares
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import TrainingConfig
 from fleet.training.data import ImageSet
-from fleet.training.exits import ExitProgress
 from fleet.training.latents import received_part
 from fleet.training.parts import first_part, random_part
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
+from fleet.training.steps import ROW_EVERY, StepProgress, run_steps, write_log
 
 CHECKPOINT = "picture.pt"
 PICTURE_NOTE = "picture"
 """Under which a bundle says how its stage 0 was trained."""
 LOG = "picture.csv"
-ROW_EVERY = 50  # steps
 _DRAW, _AUGMENT, _PARTS = 6 << 20, 7 << 20, 8 << 20  # random streams, apart from those of the other trainings
 
 
@@ -222,25 +219,14 @@ class PictureTraining:
         return received_part(self.encoder(inputs), have, self.encoder, self.layout.ladder, mean)
 
     # The run ----------------------------------------------------------------------------------------------
-    def run(self, listen: Callable[[ExitProgress], None] = lambda _: None, *, save_every_s: float = 180.0) -> None:
+    def run(self, listen: Callable[[StepProgress], None] = lambda _: None, *, save_every_s: float = 180.0) -> None:
         """Train to the end.
 
         Args:
             listen: called after every step; what it raises ends the run.
             save_every_s: seconds between checkpoints.
         """
-        begun = saved = time.monotonic()
-        first = self.step
-        while self.step < self.plan.steps:
-            value = self.train_step()
-            self.loss = value if self.step == 1 else self.loss + 0.02 * (value - self.loss)
-            if self.step % ROW_EVERY == 0:
-                self.rows.append({"step": float(self.step), "loss": self.loss, "bytes": self.bytes})
-            rate = (self.step - first) * self.plan.batch / (time.monotonic() - begun)
-            listen(ExitProgress(self.step, self.plan.steps, self.loss, rate))
-            if time.monotonic() - saved > save_every_s:
-                self.save()
-                saved = time.monotonic()
+        run_steps(self, listen, save_every_s=save_every_s, row_every=ROW_EVERY)
         if not self.settled:
             if self.ema is not None:
                 self.trained.load_state_dict(self.ema.model.state_dict())
@@ -278,6 +264,10 @@ class PictureTraining:
         parts = (torch.from_numpy(np.array(images.images[s : s + batch])).to(self.device) for s in starts)
         return np.concatenate([self.encoder(normalise(part)).cpu().numpy() for part in parts])
 
+    def running(self) -> dict[str, float]:
+        """See :class:`fleet.training.steps.Stepwise`."""
+        return {"bytes": self.bytes}
+
     def evaluate(self) -> dict[str, float]:
         """Accuracies of exit 0 on whole pictures, on the calibration split."""
         probabilities = softmax(self.logits(self.calibration).astype(np.float64)).astype(np.float32)
@@ -305,11 +295,7 @@ class PictureTraining:
         }
         save_checkpoint(self.output / CHECKPOINT, state)
         if self.rows:
-            columns = list(dict.fromkeys(key for row in self.rows for key in row))
-            with (self.output / LOG).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
+            write_log(self.output / LOG, self.rows)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output folder.
