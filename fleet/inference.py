@@ -77,6 +77,11 @@ def answer_due_s(packets: int, link: LinkParameters) -> float:
     return (math.ceil(packets / link.effective_packets) + 1) * link.ci_s + HUB_S
 
 
+def pays_to_rest(alone_s: float, packets: int, link: LinkParameters) -> bool:
+    """Whether a device that would take so long by itself has the hub's answer to so many packets sooner."""
+    return alone_s > answer_due_s(packets, link)
+
+
 def first_burst(payload: int) -> int:
     """How many packets a thrifty device sends first: what fits the longest packet there is, however long they are."""
     return max(1, MAX_PAYLOAD // payload)
@@ -214,7 +219,7 @@ class Device:
         if (link := around.link) is None:
             around.offer(inference_id, PICTURE, packets)
             return around.now()
-        rests = self.race is None and self._alone_s > answer_due_s(len(packets), link)
+        rests = self.race is None and pays_to_rest(self._alone_s, len(packets), link)
         count = first_burst(around.payload) if rests and self.thrifty else len(packets)
         # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it once more.
         again = packets if rests else []

@@ -21,8 +21,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should 
     from fleet.training.base import Progress as BaseProgress
     from fleet.training.config import TrainingConfig
     from fleet.training.data import ImageSet
-    from fleet.training.exits import ExitProgress, ExitTraining
+    from fleet.training.exits import ExitTraining
     from fleet.training.picture import PictureTraining
+    from fleet.training.steps import StepProgress
 
 CHECKPOINT = "checkpoint.pt"
 EXITS = "exits.pt"
@@ -231,7 +232,7 @@ def _run_exits(training: ExitTraining | PictureTraining, console: Console) -> No
     with _bar(console) as bar:
         task = bar.add_task("exits", total=training.plan.steps, completed=training.step)
 
-        def listen(now: ExitProgress) -> None:
+        def listen(now: StepProgress) -> None:
             text = f"exits: loss {now.loss:.3f}, {now.images_per_s:.0f}/s"
             bar.update(task, completed=now.step, description=text)
             if not console.is_terminal and now.step % _LINE_EVERY == 0:

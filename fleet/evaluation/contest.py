@@ -42,7 +42,7 @@ from fleet.evaluation.trace import (
     rival_bytes,
     rival_logits,
 )
-from fleet.inference import answer_due_s
+from fleet.inference import pays_to_rest
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
@@ -402,6 +402,12 @@ class Contest:
             return [()]
         return list(dict.fromkeys([(), *((n,) for n in stages), stages]))
 
+    def rests(self, link: LinkParameters) -> bool:
+        """Whether a device that has shown the longest picture and does not race waits for the answer."""
+        pace = self.pace(picture=True)
+        counts = self.judge.recorded_picture("calibration", link.payload, thrifty=False).packets.counts
+        return pays_to_rest(pace.whole - (pace.picture or 0.0), int(counts.max()), link)
+
     def race(
         self, variant: Variant, manner: Manner, split: Split, link: LinkParameters, heads: tuple[int, ...]
     ) -> Race:
@@ -409,9 +415,8 @@ class Contest:
         rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
         if variant.picture:
             recorded = self.judge.recorded_picture(split, link.payload, thrifty=False)
-            pace, most = self.pace(picture=True), int(recorded.packets.counts.max())
             # A device that does not rest is not thrifty: its own answer would come before the rest of the picture.
-            if variant.thrifty and pace.whole - (pace.picture or 0.0) > answer_due_s(most, link):
+            if variant.thrifty and self.rests(link):
                 recorded = self.judge.recorded_picture(split, link.payload, thrifty=True)
         else:
             recorded = self.judge.recorded(split, link.payload, rule)

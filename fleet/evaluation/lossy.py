@@ -27,7 +27,6 @@ from fleet.evaluation.replay import replay
 from fleet.evaluation.resampling import Bootstrap, Means, interval
 from fleet.evaluation.schemes.ours import Manner, Race, Recorded
 from fleet.evaluation.schemes.upload import Uploads
-from fleet.inference import answer_due_s
 from fleet.link.airtime import T_IFS_US
 from fleet.link.downlink import MAX_SENDS
 from fleet.link.parameters import LinkParameters
@@ -54,7 +53,7 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
     results = {name: r for name, r in contest.results(link, {}).items() if r.outcomes is not None and _plain(name)}
     shown = {VARIANTS[name].picture for name in results if name in VARIANTS}
     sets = {
-        picture: contest.judge.recorded_picture_sets(link.payload, twice=_repeats(contest, link))
+        picture: contest.judge.recorded_picture_sets(link.payload, twice=contest.rests(link))
         if picture
         else contest.judge.recorded_sets(link.payload)
         for picture in shown
@@ -81,13 +80,6 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
             {"loss": share, "bound_ms": round(bound, 4), "schemes": schemes, "best": best, "speed_up": ahead}
         )
     return entries
-
-
-def _repeats(contest: Contest, link: LinkParameters) -> bool:
-    """Whether a device rests until the answer to the picture is due, for then it sends the picture a second time."""
-    pace = contest.pace(picture=True)
-    most = int(contest.judge.recorded_picture("test", link.payload, thrifty=False).packets.counts.max())
-    return pace.whole - (pace.picture or 0.0) > answer_due_s(most, link)
 
 
 def _plain(name: str) -> bool:

@@ -61,9 +61,6 @@ def noted_images(notes: Mapping[str, str], otherwise: int) -> int:
     return int(said) if said.isdecimal() else otherwise
 
 
-ExitProgress = StepProgress
-
-
 def channels_of(plan: ExitConfig, backbone: Backbone) -> dict[int, int]:
     """Channels that travel, by stage: as listed, or by the time of the stages on a platform.
 
@@ -297,7 +294,7 @@ class ExitTraining:
             self.means[n].copy_(latent.mean((0, 2, 3)))
 
     # The run ----------------------------------------------------------------------------------------------
-    def run(self, listen: Callable[[ExitProgress], None] = lambda _: None, *, save_every_s: float = 180.0) -> None:
+    def run(self, listen: Callable[[StepProgress], None] = lambda _: None, *, save_every_s: float = 180.0) -> None:
         """Train to the end.
 
         Args:

@@ -20,8 +20,9 @@ from fleet.ladder import Ladder
 from fleet.training import exits
 from fleet.training.config import DataConfig, ExitConfig, TrainingConfig
 from fleet.training.data import load_training_sets
-from fleet.training.exits import ExitProgress, ExitTraining, channels_of
+from fleet.training.exits import ExitTraining, channels_of
 from fleet.training.latents import coding_cost, merge, received_part, split
+from fleet.training.steps import StepProgress
 
 CONFIG = TrainingConfig(
     input_size=32,
@@ -50,7 +51,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     whole = begin(colours, tmp_path / "whole")
     whole.run()
 
-    def interrupt(now: ExitProgress) -> None:
+    def interrupt(now: StepProgress) -> None:
         if now.step == stop + 1:
             raise KeyboardInterrupt
 

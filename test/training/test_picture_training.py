@@ -20,9 +20,9 @@ from fleet.training import picture
 from fleet.training.checkpoint import load_checkpoint, save_checkpoint
 from fleet.training.config import DataConfig, PictureConfig, TrainingConfig
 from fleet.training.data import load_training_sets
-from fleet.training.exits import ExitProgress
 from fleet.training.picture import PictureTraining
 from fleet.training.picture_export import export_picture_run
+from fleet.training.steps import StepProgress
 
 CONFIG = TrainingConfig(
     input_size=32,
@@ -56,7 +56,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     whole = begin(colours, bundle, tmp_path / "whole")
     whole.run()
 
-    def interrupt(now: ExitProgress) -> None:
+    def interrupt(now: StepProgress) -> None:
         if now.step == 4:
             raise KeyboardInterrupt
 
