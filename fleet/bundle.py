@@ -13,19 +13,17 @@ import contextlib
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fleet.codec import Coder, Quantiser, StageLayout, coder_named
+from fleet.codec import Coder, StageLayout, coder_named
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
-from fleet.ladder import Ladder
+from fleet.manifest import as_json, layout_from_manifest, layout_to_manifest
 from fleet.packet import PICTURE
-from fleet.tables import Tables
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -294,7 +292,7 @@ class Bundle:
         }
         part = self.path / f"{MANIFEST}.part"  # a bundle that is rewritten is whole at every moment
         try:
-            part.write_text(_as_json(manifest))
+            part.write_text(as_json(manifest))
             part.replace(self.path / MANIFEST)
         except OSError as err:
             with contextlib.suppress(OSError):
@@ -404,44 +402,6 @@ def _text(value: object, key: str) -> str:
 def _one_line(err: Exception) -> str:
     """What stands in a file may hold line breaks; what a user is told does not."""
     return " ".join(str(err).split())
-
-
-def layout_from_manifest(stage: int, latent: Mapping[str, Any]) -> StageLayout:
-    """A stage's layout as the manifest describes it (the inverse of :func:`layout_to_manifest`)."""
-    return StageLayout(
-        stage=stage,
-        quantiser=Quantiser(tuple(map(float, latent["low"])), tuple(map(float, latent["step"])), int(latent["levels"])),
-        ladder=Ladder(int(latent["base"]), int(latent["doublings"]), latent["order"]),
-        rungs=tuple(map(int, latent["rungs"])),
-        mean_levels=tuple(map(int, latent["mean_levels"])),
-        spread=int(latent.get("spread", 0)),
-        tables=Tables(tuple(tuple(map(int, table)) for table in latent["tables"])) if "tables" in latent else None,
-        waves=tuple(map(int, latent.get("waves", ()))),
-    )
-
-
-def layout_to_manifest(layout: StageLayout) -> dict[str, Any]:
-    """What the manifest says of a stage's layout."""
-    tables = {} if layout.tables is None else {"tables": [list(table) for table in layout.tables.entries]}
-    return {
-        "low": list(layout.quantiser.low),
-        "step": list(layout.quantiser.step),
-        "levels": layout.quantiser.levels,
-        "base": layout.ladder.base,
-        "doublings": layout.ladder.levels,
-        "order": layout.ladder.order,
-        "rungs": list(layout.rungs),
-        "mean_levels": list(layout.mean_levels),
-        "spread": layout.spread,
-        **({"waves": list(layout.waves)} if layout.waves else {}),
-        **tables,
-    }
-
-
-def _as_json(manifest: Mapping[str, Any]) -> str:
-    """Readable, but with a list of numbers on one line."""
-    text = json.dumps(manifest, indent=1)
-    return re.sub(r"\[[-+0-9.eE,\s]*\]", lambda found: re.sub(r"\s+", " ", found.group()), text) + "\n"
 
 
 def sha256_of(path: Path) -> str:

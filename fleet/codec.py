@@ -8,6 +8,7 @@ usable map.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,8 @@ __all__ = [
 
 MAX_OPEN_RUNS = 8
 """Runs of which some pieces arrived; the oldest is forgotten for another one."""
+MAX_EARLY = 128
+"""Packets that wait for those before them; of more, what lies furthest is forgotten."""
 
 
 def encode_stage(
@@ -92,6 +95,7 @@ class StageBuffer:
     _values: IntArray = field(init=False, repr=False)
     _have: npt.NDArray[np.bool_] = field(init=False, repr=False)
     _open: dict[tuple[int, int, int], dict[int, bytes]] = field(default_factory=dict, repr=False)
+    _early: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self._values = np.zeros(self.layout.count, dtype=np.int32)
@@ -124,21 +128,40 @@ class StageBuffer:
         if self._have[header.first : end].all():
             return False
         body: bytes | None = packet[HEADER_BYTES:]
+        early = not (coder.decodes_alone(self.layout) or self._have[: header.first].all())
+        if early and (header.first, header.count) in self._early:
+            return False
         if coder.pieces:
             run, index = self._piece(header, packet[HEADER_BYTES:])
             if index in self._open.get(run, {}):
                 return False
             body = self._joined(run, index, packet[HEADER_BYTES + 1 :])
-        if body is not None:
-            try:
-                values = coder.decode(self.layout, header.first, header.count, body)
-            except FleetError as err:  # a manifest without what this codec needs
-                raise PacketError(str(err)) from err
-            self._values[header.first : end] = values
-            self._have[header.first : end] = True
+        if early and body is not None:
+            if len(self._early) >= MAX_EARLY:
+                del self._early[max(self._early)]
+            self._early[header.first, header.count] = body
+        elif body is not None:
+            self._decode(coder, header.first, header.count, body)
+            self._decode_early(coder)
         self._coder = coder
         self.packets += 1
         return True
+
+    def _decode(self, coder: Coder, first: int, count: int, body: bytes) -> None:
+        try:
+            values = coder.decode(self.layout, first, count, body, self._values[:first])
+        except FleetError as err:  # a manifest without what this codec needs
+            raise PacketError(str(err)) from err
+        self._values[first : first + count] = values
+        self._have[first : first + count] = True
+
+    def _decode_early(self, coder: Coder) -> None:
+        """What came before its turn, as far as its turn has come."""
+        while self._early and self._have[: min(self._early)[0]].all():
+            first, count = min(self._early)
+            # The packet was taken long ago: what is wrong with it is no fault of the one that came now.
+            with contextlib.suppress(PacketError):
+                self._decode(coder, first, count, self._early.pop((first, count)))
 
     def _piece(self, header: Header, body: bytes) -> tuple[tuple[int, int, int], int]:
         """The run that a piece belongs to, its last piece's index included, and the piece's own index."""

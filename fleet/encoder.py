@@ -37,10 +37,12 @@ class Encoder(nn.Module):
         Returns:
             Dequantised, same shape.
         """
-        low, step = self.low[:, None, None], self.step[:, None, None]
-        levels = ((latent - low) / step).clamp(0, self.levels - 1)
-        rounded = levels + (levels.round() - levels).detach()
-        return rounded * step + low
+        return self.levels_of(latent) * self.step[:, None, None] + self.low[:, None, None]
+
+    def levels_of(self, latent: Tensor) -> Tensor:
+        """As :meth:`quantise`, in whole levels."""
+        levels = ((latent - self.low[:, None, None]) / self.step[:, None, None]).clamp(0, self.levels - 1)
+        return levels + (levels.round() - levels).detach()
 
     @torch.no_grad()
     def calibrate(self, latent: Tensor, *, tail: float = 0.002) -> None:

@@ -22,6 +22,7 @@ from fleet.backbones import IN_BUNDLE, MEAN, STD, build_backbone
 from fleet.backbones.stage import Backbone, Macs, counting
 from fleet.bundle import Bundle, StageFile
 from fleet.codec import Coder, Quantiser, StageLayout, coder_named
+from fleet.contexts import count_contexts
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import Classes, Decider
@@ -36,10 +37,6 @@ PICTURE_STAGE, PICTURE_EXIT = "stage00.onnx", "picture.safetensors"
 OPSET = 17
 SPREAD = 0.75
 """Of the finest grid's side, the rung up to which coefficients travel spread: about one full packet of them."""
-
-
-WAVES = 5
-"""In so many parts a picture's frequencies travel, the lowest first: the first packet holds about three of them."""
 
 
 class _DeviceStage(nn.Module):
@@ -96,14 +93,13 @@ def picture_layout(encoder: PictureEncoder, mean: Tensor) -> StageLayout:
     """
     low, step = encoder.low.detach().double().cpu(), encoder.step.detach().double().cpu()
     levels = ((mean.detach().double().cpu() - low) / step).round().clamp(0, encoder.levels - 1)
-    share = np.linspace(0, encoder.channels, WAVES + 1).round().astype(int)
     return StageLayout(
         stage=0,
         quantiser=Quantiser(tuple(low.tolist()), tuple(step.tolist()), encoder.levels),
         ladder=Ladder(encoder.grid, 0),
         rungs=(encoder.grid,),
         mean_levels=tuple(int(level) for level in levels.tolist()),
-        waves=tuple(int(wave) for wave in np.diff(share) if wave),
+        waves=(1,) * encoder.channels,  # the lowest frequencies first
     )
 
 
@@ -115,6 +111,16 @@ def counted(layouts: Mapping[int, StageLayout], latents: Mapping[int, npt.ArrayL
         latents: samples of what travels before quantisation, by stage, shapes (N, c, g, g).
     """
     return {n: replace(layout, tables=count_tables(layout, latents[n])) for n, layout in layouts.items()}
+
+
+def guessed(layout: StageLayout, latents: npt.ArrayLike) -> StageLayout:
+    """The layout of stage 0 with the contexts that the codec guesses its numbers by.
+
+    Args:
+        layout: of the stage.
+        latents: samples of what travels before quantisation, shape (N, c, g, g).
+    """
+    return replace(layout, contexts=count_contexts(layout.quantiser.quantise(latents), layout.quantiser.levels))
 
 
 def new_encoders(
@@ -247,7 +253,14 @@ def _onnx(graph: nn.Module, shape: tuple[int, ...], names: list[str]) -> bytes:
     return content
 
 
-def export_picture(directory: Path, encoder: PictureEncoder, exit0: PictureExit, base: Backbone) -> StageFile:
+CODING = 5
+"""Operations of quantising, scanning and coding a number, as :func:`fleet.baselines.pictures.operations` has them for
+JPEG; what its contexts take comes on top."""
+
+
+def export_picture(
+    directory: Path, encoder: PictureEncoder, exit0: PictureExit, base: Backbone, layout: StageLayout
+) -> StageFile:
     """Write stage 0's files into a bundle's folder: what the device runs, and the hub's exit.
 
     Args:
@@ -255,6 +268,7 @@ def export_picture(directory: Path, encoder: PictureEncoder, exit0: PictureExit,
         encoder: of the picture.
         exit0: the exit that looks at it.
         base: the bundle's base network, as it is stored; the exit's own stages are stored as their change from it.
+        layout: of stage 0.
 
     Raises:
         FleetError: the directory cannot be written.
@@ -263,7 +277,10 @@ def export_picture(directory: Path, encoder: PictureEncoder, exit0: PictureExit,
     with counting(encoder) as macs, torch.no_grad():
         encoder.eval()(torch.zeros(1, 3, size, size))
     found = asdict(sum(macs, Macs()))
-    found["conv"] += 2 * size**2  # colours at half the resolution: every pixel of two planes is added up once
+    found["conv"] += 3 * size**2  # for colours at half the resolution every value of the picture is added up once
+    found["linear"] += CODING * layout.count
+    if layout.contexts is not None:
+        found["linear"] += layout.contexts.operations * layout.ladder.finest**2
     keys = module_keys(base)
     weights = {keys.get(key, key): value for key, value in base.state_dict().items()}
     state = exit0.state_dict()

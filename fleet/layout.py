@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from fleet.contexts import WAYS, Contexts
 from fleet.errors import FleetError
 from fleet.ladder import IntArray, Ladder
 from fleet.packet import LOCAL_ANSWER_STAGE, MAX_FIRST
@@ -17,9 +18,6 @@ from fleet.tables import Tables, scaled
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
-
-WAYS = 4
-"""Lattices that :attr:`StageLayout.spread_order` deals the base grid's cells to."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,8 @@ class StageLayout:
             side but the first ones of the whole map before the next ones. Only for maps of one rung.
         tables: how often each symbol occurs, by channel and within it by :attr:`kinds`: base values
             0..levels-1, then differences from -(levels-1) to levels-1. None where nobody counted.
+        contexts: how the codec ``fleet`` guesses each number from those before it; then packets decode in their order
+            only. Its channels travel one after another: every wave has one. None where each number is coded alone.
     """
 
     stage: int
@@ -107,6 +107,7 @@ class StageLayout:
     spread: int = 0
     tables: Tables | None = field(default=None, repr=False)
     waves: tuple[int, ...] = ()
+    contexts: Contexts | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.stage < LOCAL_ANSWER_STAGE:
@@ -129,6 +130,13 @@ class StageLayout:
         sizes = tuple(self.table_size(k) for k in range(self.kind_count))
         if self.tables is not None and self.tables.sizes != sizes * self.channels:
             raise FleetError(f"stage {self.stage}: the tables must have {sizes} entries in each of the channels")
+        if self.contexts is not None:
+            if self.waves != (1,) * self.channels:
+                raise FleetError(f"stage {self.stage}: contexts are for channels that travel one after another")
+            try:
+                self.contexts.check(self.channels, self.quantiser.levels)
+            except FleetError as err:
+                raise FleetError(f"stage {self.stage}: {err}") from err
 
     @property
     def channels(self) -> int:
@@ -166,15 +174,19 @@ class StageLayout:
         of them is such a group.
         """
         per_channel = np.arange(self.ladder.count)
-        cell = self.ladder.base_cell  # (ladder.count,)
-        row, column = np.divmod(cell, self.ladder.base)
-        channel = np.arange(self.channels)[:, None]
-        lattice = (row + 2 * column + channel) % WAYS  # (channels, ladder.count)
         ends = np.asarray([r * r for r in self.spread_rungs])
-        group = np.broadcast_to(np.searchsorted(ends, per_channel, side="right"), lattice.shape)
+        shape = self.channels, self.ladder.count
+        group = np.broadcast_to(np.searchsorted(ends, per_channel, side="right"), shape)
         if self.waves:
-            group = np.broadcast_to(np.repeat(np.arange(len(self.waves)), self.waves)[:, None], lattice.shape)
-        return np.lexsort((lattice.ravel(), group.ravel())).astype(np.intp)
+            group = np.broadcast_to(np.repeat(np.arange(len(self.waves)), self.waves)[:, None], shape)
+        return np.lexsort((self.lattices, group.ravel())).astype(np.intp)
+
+    @cached_property
+    def lattices(self) -> IndexArray:
+        """The lattice of every flat index into (channels, ladder.count), of the base cell that it lies in."""
+        row, column = np.divmod(self.ladder.base_cell, self.ladder.base)
+        found: IndexArray = ((row + 2 * column + np.arange(self.channels)[:, None]) % WAYS).ravel()
+        return found
 
     @property
     def spread_rungs(self) -> tuple[int, ...]:

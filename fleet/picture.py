@@ -30,6 +30,7 @@ class PictureEncoder(Encoder):
 
     It begins as JPEG's: YCbCr with chroma at half the resolution, and the first frequencies of the discrete cosine
     transform in zigzag order. Low frequencies come first, so the first packets describe the whole picture coarsely.
+    Brightness is transformed along rows and down columns one after the other, as there, in half the arithmetic.
 
     Args:
         input_size: height and width of the picture in pixels.
@@ -44,28 +45,42 @@ class PictureEncoder(Encoder):
     def __init__(self, input_size: int, *, grid: int, luma: int, chroma: int, levels: int) -> None:
         super().__init__(luma + 2 * chroma, grid=grid, levels=levels)
         block = input_size // grid
-        self.colour = nn.Conv2d(3, 3, 1, bias=False)
-        self.luma = nn.Conv2d(1, luma, block, stride=block, bias=False)
+        self.brightness = nn.Conv2d(3, 1, 1, bias=False)
+        self.colour = nn.Conv2d(3, 2, 1, bias=False)
+        # Separable, as the cosine transform is: along the rows, and of each result down the columns.
+        pairs = zigzag(block)[:luma]
+        across = [[k for k, (_, column) in enumerate(pairs) if column == u] for u in range(block)]
+        across = [of_u for of_u in across if of_u]
+        self.rows = nn.Conv2d(1, len(across), (1, block), stride=(1, block), bias=False)
+        self.columns = nn.ModuleList(
+            nn.Conv2d(1, len(of_u), (block, 1), stride=(block, 1), bias=False) for of_u in across
+        )
         self.chroma = nn.Conv2d(2, 2 * chroma, block // 2, stride=block // 2, groups=2, bias=False)
         frequency = torch.tensor([*range(luma), *range(chroma), *range(chroma)], dtype=torch.float32)
         # Interleaved by frequency; of the colours as many as there are, first.
-        self.register_buffer("order", torch.argsort(frequency * torch.where(torch.arange(len(frequency)) < luma, 1, 2),
-                                                    stable=True), persistent=True)  # fmt: skip
+        interleaved = torch.argsort(frequency * torch.where(torch.arange(len(frequency)) < luma, 1, 2), stable=True)
+        computed = torch.tensor([*(k for of_u in across for k in of_u), *range(luma, len(frequency))])
+        self.register_buffer("order", torch.argsort(computed)[interleaved], persistent=True)
         with torch.no_grad():
             # On normalised input: planes in units of the input's mean deviation.
-            matrix = torch.tensor(_RGB_TO_YCBCR) * torch.tensor(STD) / (sum(STD) / 3)
-            self.colour.weight.copy_(matrix[:, :, None, None])
-            self.luma.weight.copy_(cosines(block, luma)[:, None])
+            matrix = (torch.tensor(_RGB_TO_YCBCR) * torch.tensor(STD) / (sum(STD) / 3))[:, :, None, None]
+            self.brightness.weight.copy_(matrix[:1])
+            self.colour.weight.copy_(matrix[1:])
+            waves = cosine_waves(block)
+            self.rows.weight.copy_(waves[: len(across), None, None, :])
+            for column, of_u in zip(self.columns, across, strict=True):
+                assert isinstance(column, nn.Conv2d)
+                column.weight.copy_(waves[[pairs[k][0] for k in of_u]][:, None, :, None])
             # Twice: a block of half the resolution has a quarter of the samples, and so half the amplitude.
             self.chroma.weight.copy_(2 * cosines(block // 2, chroma).repeat(2, 1, 1)[:, None])
-            steps = STEP * (1 + STEP_GROWTH * frequency[self.order])
+            steps = STEP * (1 + STEP_GROWTH * frequency[interleaved])
             self.log_step.copy_(steps.log())
             self.low.copy_(-steps * (levels // 2))  # zero is a level
 
     @property
     def block(self) -> int:
         """Pixels a side of a block."""
-        return int(self.luma.kernel_size[0])
+        return int(self.rows.kernel_size[1])
 
     def forward(self, picture: Tensor) -> Tensor:
         """What travels, before quantisation.
@@ -76,10 +91,11 @@ class PictureEncoder(Encoder):
         Returns:
             Shape (B, channels, grid, grid).
         """
-        planes = self.colour(picture)
-        brightness = self.luma(planes[:, :1])
-        colours = self.chroma(F.avg_pool2d(planes[:, 1:], 2))
-        numbers: Tensor = torch.cat([brightness, colours], dim=1)[:, self.order]
+        rows = self.rows(self.brightness(picture)).split(1, dim=1)
+        brightness = [column(row) for column, row in zip(self.columns, rows, strict=True)]
+        # Halved before the colours are made, of a quarter as many pixels then.
+        colours = self.chroma(self.colour(F.avg_pool2d(picture, 2)))
+        numbers: Tensor = torch.cat([*brightness, colours], dim=1)[:, self.order]
         return numbers
 
 
@@ -153,17 +169,27 @@ class PictureExit(nn.Module):
         self.paint.bias.zero_()
 
 
+def zigzag(size: int) -> list[tuple[int, int]]:
+    """The frequencies of a block, (down, across), the lowest first, in JPEG's order (ITU-T T.81)."""
+    return sorted(
+        ((row, column) for row in range(size) for column in range(size)),
+        key=lambda at: (sum(at), at[0] if sum(at) % 2 else at[1]),
+    )
+
+
+def cosine_waves(size: int) -> Tensor:
+    """The basis of the discrete cosine transform (DCT-II, orthonormal) in one dimension, shape (frequency, place)."""
+    place = torch.arange(size, dtype=torch.float64)
+    wave = torch.cos(math.pi * (place[None, :] + 0.5) * place[:, None] / size)
+    wave *= torch.where(place == 0, math.sqrt(1 / size), math.sqrt(2 / size))[:, None]
+    return wave.float()
+
+
 def cosines(size: int, count: int) -> Tensor:
-    """The first basis functions of the discrete cosine transform (DCT-II, orthonormal) in zigzag order.
+    """The first basis functions in two dimensions in zigzag order.
 
     Returns:
         Shape (count, size, size).
     """
-    place = torch.arange(size, dtype=torch.float64)
-    wave = torch.cos(math.pi * (place[None, :] + 0.5) * place[:, None] / size)  # (frequency, place)
-    wave *= torch.where(place == 0, math.sqrt(1 / size), math.sqrt(2 / size))[:, None]
-    pairs = sorted(
-        ((row, column) for row in range(size) for column in range(size)),
-        key=lambda at: (sum(at), at[0] if sum(at) % 2 else at[1]),
-    )
-    return torch.stack([wave[row, :, None] * wave[column, None, :] for row, column in pairs[:count]]).float()
+    wave = cosine_waves(size)
+    return torch.stack([wave[row, :, None] * wave[column, None, :] for row, column in zigzag(size)[:count]])

@@ -102,7 +102,7 @@ def with_picture(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) 
     import torch  # noqa: PLC0415
 
     from fleet.baselines.store import base_network  # noqa: PLC0415
-    from fleet.export import counted, export_picture, picture_layout  # noqa: PLC0415
+    from fleet.export import counted, export_picture, guessed, picture_layout  # noqa: PLC0415
     from fleet.fusion import load_cloud  # noqa: PLC0415
     from fleet.picture import PictureEncoder, PictureExit  # noqa: PLC0415
 
@@ -118,8 +118,9 @@ def with_picture(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) 
         for parameter in exit0.stages.parameters():  # as training would
             parameter.add_(0.01 * torch.randn_like(parameter))
     images = torch.randn(16, 3, 32, 32)
-    layouts = counted({0: picture_layout(encoder, torch.zeros(9))}, {0: encoder(images).detach().numpy()})
-    stage = export_picture(folder, encoder, exit0, base)
+    latents = encoder(images).detach().numpy()
+    layouts = counted({0: guessed(picture_layout(encoder, torch.zeros(9)), latents)}, {0: latents})
+    stage = export_picture(folder, encoder, exit0, base, layouts[0])
     bundle = replace(
         Bundle.load(folder),
         layouts={**layouts, **tiny_bundle.layouts},

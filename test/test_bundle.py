@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.bundle import MANIFEST, Bundle, LocalExit, layout_from_manifest, layout_to_manifest, sha256_of
+from fleet.bundle import MANIFEST, Bundle, LocalExit, sha256_of
 from fleet.errors import FleetError
+from fleet.manifest import layout_from_manifest, layout_to_manifest
 
 
 @pytest.fixture

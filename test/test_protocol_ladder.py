@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fleet.bundle import layout_from_manifest
 from fleet.codec import Quantiser, StageBuffer, encode_stage
 from fleet.coders import CODERS
 from fleet.ladder import Ladder, split_order
+from fleet.manifest import layout_from_manifest
 from fleet.packet import HEADER_BYTES, Header
 from fleet.tables import scaled
 

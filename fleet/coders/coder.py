@@ -65,8 +65,20 @@ class Coder(Protocol):
             The bodies, and how many coefficients they hold together.
         """
 
-    def decode(self, layout: StageLayout, first: int, count: int, body: bytes) -> IntArray:
+    def decodes_alone(self, layout: StageLayout) -> bool:
+        """Whether a run decodes without all that is before it in the order."""
+
+    def decode(
+        self, layout: StageLayout, first: int, count: int, body: bytes, before: IntArray | None = None
+    ) -> IntArray:
         """The coefficients of a run, its pieces joined.
+
+        Args:
+            layout: of the stage.
+            first: the run's first place.
+            count: coefficients that it holds.
+            body: the packet's.
+            before: the coefficients at the places before ``first``, which runs need that do not decode alone.
 
         Raises:
             PacketError: the body cannot have come from :meth:`encode`.

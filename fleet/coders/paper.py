@@ -100,7 +100,18 @@ class PaperCoder:
         deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         return deflate.compress(raw) + deflate.flush()
 
-    def decode(self, layout: StageLayout, first: int, count: int, body: bytes) -> IntArray:  # noqa: ARG002
+    def decodes_alone(self, layout: StageLayout) -> bool:  # noqa: ARG002
+        """See :class:`~fleet.coders.coder.Coder`."""
+        return True
+
+    def decode(
+        self,
+        layout: StageLayout,  # noqa: ARG002
+        first: int,  # noqa: ARG002
+        count: int,
+        body: bytes,
+        before: IntArray | None = None,  # noqa: ARG002 - packets decode alone
+    ) -> IntArray:
         """See :class:`~fleet.coders.coder.Coder`."""
         inflate = zlib.decompressobj(zlib.MAX_WBITS | 16 if self.container == "gzip" else -zlib.MAX_WBITS)
         try:

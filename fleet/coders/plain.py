@@ -47,7 +47,18 @@ class PlainCoder:
         bits = (unsigned[:, None] >> columns[None, :]) & 1  # (count, widest)
         return [np.packbits(bits[widths[:, None] > columns[None, :]].astype(np.uint8)).tobytes()], count
 
-    def decode(self, layout: StageLayout, first: int, count: int, body: bytes) -> IntArray:
+    def decodes_alone(self, layout: StageLayout) -> bool:  # noqa: ARG002
+        """See :class:`~fleet.coders.coder.Coder`."""
+        return True
+
+    def decode(
+        self,
+        layout: StageLayout,
+        first: int,
+        count: int,
+        body: bytes,
+        before: IntArray | None = None,  # noqa: ARG002 - packets decode alone
+    ) -> IntArray:
         """See :class:`~fleet.coders.coder.Coder`."""
         base = _is_base(layout, first, first + count)
         widths = _widths(layout, base)

@@ -260,7 +260,10 @@ def save_picture_sets(
     with torch.inference_mode():
         for number in range(1, 1 << len(ends)):
             there = np.flatnonzero(number < 1 << counts)
-            have = np.logical_or.reduce([held[k] for k in range(len(ends)) if number >> k & 1])
+            heard = [k for k in range(len(ends)) if number >> k & 1]
+            if not bundle.coder.decodes_alone(layout):
+                heard = [k for place, k in enumerate(heard) if place == k]  # up to the first that is missing
+            have = np.logical_or.reduce([np.zeros_like(held[0]), *(held[k] for k in heard)])
             for start in range(0, len(there), BATCH):
                 part = there[start : start + BATCH]
                 seen = view(bundle.coder, layout, values[part], have[part])

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fleet.backbones import Backbone
-from fleet.bundle import Bundle, layout_from_manifest, layout_to_manifest
+from fleet.bundle import Bundle
 from fleet.codec import StageLayout
 from fleet.depths import stage_depths
 from fleet.encoder import StageEncoder
@@ -33,6 +33,7 @@ from fleet.exits import softmax
 from fleet.export import counted, new_encoders, stage_layouts
 from fleet.fusion import CloudNetwork, has_own_trunk
 from fleet.ladder import finest_grid
+from fleet.manifest import layout_from_manifest, layout_to_manifest
 from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
 from fleet.training.calibrate import begun_shares

@@ -38,6 +38,21 @@ def random_part(layout: StageLayout, count: int, random: torch.Generator, *, new
     return _in_place(layout, have)
 
 
+def begun_part(layout: StageLayout, count: int, random: torch.Generator) -> Tensor:
+    """Which coefficients arrived of what decodes from its beginning only, shape (count, channels, ladder.count), bool.
+
+    Of a third of the images all of them, of the others the first ones up to a random place.
+
+    Args:
+        layout: of the stage.
+        count: images.
+        random: source of every random number.
+    """
+    whole = torch.rand(count, 1, generator=random) < 1 / 3
+    cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_SMALLEST_RUN)
+    return _in_place(layout, whole | (torch.arange(layout.count)[None, :] < cut))
+
+
 def first_part(layout: StageLayout, shares: npt.NDArray[np.float64]) -> Tensor:
     """The first so much of a stage's coefficients in order, shape (len(shares), channels, ladder.count), bool."""
     return _in_place(layout, torch.arange(layout.count) < torch.from_numpy(shares * layout.count).round()[:, None])

@@ -21,12 +21,13 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from fleet.backbones import Backbone
-from fleet.bundle import Bundle, layout_from_manifest, layout_to_manifest
+from fleet.bundle import Bundle
 from fleet.codec import StageLayout
 from fleet.errors import FleetError
 from fleet.exits import softmax
 from fleet.export import picture_layout
 from fleet.fusion import load_cloud
+from fleet.manifest import layout_from_manifest, layout_to_manifest
 from fleet.packet import PICTURE
 from fleet.picture import PictureEncoder, PictureExit
 from fleet.training.augment import augment, normalise
@@ -35,7 +36,8 @@ from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import TrainingConfig
 from fleet.training.data import ImageSet
 from fleet.training.latents import received_part
-from fleet.training.parts import first_part, random_part
+from fleet.training.parts import begun_part, first_part
+from fleet.training.rate import ConditionalRate
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
 from fleet.training.steps import ROW_EVERY, StepProgress, run_steps, write_log
@@ -44,6 +46,8 @@ CHECKPOINT = "picture.pt"
 PICTURE_NOTE = "picture"
 """Under which a bundle says how its stage 0 was trained."""
 LOG = "picture.csv"
+RATE_STEPS, RATE_PEAK = 400, 0.01
+"""Steps of the rate's model before the first one of the rest, and its highest learning rate."""
 _DRAW, _AUGMENT, _PARTS = 6 << 20, 7 << 20, 8 << 20  # random streams, apart from those of the other trainings
 
 
@@ -98,13 +102,18 @@ class PictureTraining:
         self.encoder.to(self.device)
         self.exit.to(self.device).requires_grad_(True)
         self.exit.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.rate = ConditionalRate(self.encoder.channels, self.plan.grid).to(self.device)
         self.groups = group_matrix(train.table).to(self.device) if train.table.groups else None
         self.mean = torch.zeros(self.encoder.channels, device=self.device)
         self.layout = self.make_layout()
         own_weights = list(self.exit.stages.parameters())
         new = [*self.encoder.parameters(), *self.exit.look.parameters(), *self.exit.paint.parameters()]
         self.optimiser = torch.optim.AdamW(
-            [{"params": new, "peak": self.plan.peak}, {"params": own_weights, "peak": self.plan.own_peak}],
+            [
+                {"params": new, "peak": self.plan.peak},
+                {"params": own_weights, "peak": self.plan.own_peak},
+                {"params": list(self.rate.parameters()), "peak": RATE_PEAK},
+            ],
             lr=self.plan.peak,
             weight_decay=0.01,
         )
@@ -122,8 +131,12 @@ class PictureTraining:
         """
         self.began_with = f"{bundle.name} ({bundle.identity.hex()[:16]})"
         self.beside = bundle.checksums[bundle.cloud_file]
-        if bundle.picture is None:
-            return
+        if bundle.picture is not None:
+            self._take_over(bundle)
+        self.begin_rate()
+
+    def _take_over(self, bundle: Bundle) -> None:
+        assert bundle.picture is not None
         layout, said = bundle.layouts[PICTURE], bundle.path
         here = (self.encoder.channels, self.plan.grid, self.plan.levels)
         if (layout.channels, layout.ladder.finest, layout.quantiser.levels) != here:
@@ -133,8 +146,7 @@ class PictureTraining:
         model = onnx.load(str(bundle.stage_path(bundle.picture, "float")))
         found = {t.name.removesuffix("_half"): numpy_helper.to_array(t) for t in model.graph.initializer}
         weights = {
-            name: torch.from_numpy(found[name].copy()).float()
-            for name in ("colour.weight", "luma.weight", "chroma.weight")
+            name: torch.from_numpy(found[name].copy()).float() for name in self.encoder.state_dict() if name in found
         }
         weights["low"], weights["log_step"] = (
             torch.tensor(layout.quantiser.low),
@@ -166,6 +178,23 @@ class PictureTraining:
         """The layout with the quantiser as it is now."""
         return picture_layout(self.encoder, self.mean)
 
+    def begin_rate(self, steps: int = RATE_STEPS) -> None:
+        """Learn what the numbers cost as they are, before they are asked to cost less."""
+        optimiser = torch.optim.Adam(self.rate.parameters(), lr=RATE_PEAK)
+        with torch.no_grad():
+            self.rate.zero.copy_(torch.tensor(self.layout.mean_levels))
+        draw = torch.Generator().manual_seed(step_seed(self.config.seed, _DRAW, steps))
+        for step in range(steps):
+            chosen = np.sort(torch.randint(len(self.train), (self.plan.batch,), generator=draw).numpy())
+            with torch.no_grad():
+                latent = self.encoder(normalise(torch.from_numpy(self.train.images[chosen]).to(self.device)))
+                levels = self.encoder.levels_of(latent)
+            for group in optimiser.param_groups:
+                group["lr"] = one_cycle(step, steps, peak=RATE_PEAK, warm_up=0.05)
+            optimiser.zero_grad(set_to_none=True)
+            self.rate(levels).mean().backward()
+            optimiser.step()
+
     # Steps ------------------------------------------------------------------------------------------------
     def train_step(self) -> float:
         """One update; returns the loss."""
@@ -178,7 +207,7 @@ class PictureTraining:
         with torch.no_grad():
             teacher = self.base(inputs)
         parts = torch.Generator().manual_seed(step_seed(self.config.seed, _PARTS, self.step))
-        have = random_part(self.layout, len(labels), parts).to(self.device)
+        have = begun_part(self.layout, len(labels), parts).to(self.device)
         self.exit.train()
         self.encoder.train()
         for group in self.optimiser.param_groups:
@@ -193,7 +222,7 @@ class PictureTraining:
         hard = class_and_group_loss(logits, targets, self.groups, self.config.group_weight)
         soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
         close = (picture - inputs).pow(2).mean()
-        cost = bits * self.layout.count / 8  # bytes
+        cost = bits.mean() / 8  # bytes
         over = (cost / self.plan.bytes - 1).clamp_min(0)
         loss = self.plan.hard * hard + self.plan.soft * soft + self.plan.close * close + self.plan.rate * over
         self.optimiser.zero_grad(set_to_none=True)
@@ -215,8 +244,11 @@ class PictureTraining:
         return float(loss.detach())
 
     def _receive(self, inputs: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
+        """What exit 0 is given, and the bits of each whole picture."""
         mean = torch.tensor(self.layout.mean_levels, dtype=inputs.dtype, device=self.device)
-        return received_part(self.encoder(inputs), have, self.encoder, self.layout.ladder, mean)
+        latent = self.encoder(inputs)
+        view, _ = received_part(latent, have, self.encoder, self.layout.ladder, mean)
+        return view, self.rate(self.encoder.levels_of(latent))
 
     # The run ----------------------------------------------------------------------------------------------
     def run(self, listen: Callable[[StepProgress], None] = lambda _: None, *, save_every_s: float = 180.0) -> None:
@@ -281,6 +313,7 @@ class PictureTraining:
             "config": self.config.to_dict(),
             "encoder": self.encoder.state_dict(),
             "exit": self.exit.state_dict(),
+            "rate": self.rate.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "began_with": self.began_with,
             "beside": self.beside,
@@ -309,6 +342,7 @@ class PictureTraining:
             raise FleetError(f"{path} belongs to another configuration; use that one or another --output")
         self.encoder.load_state_dict(state["encoder"])
         self.exit.load_state_dict(state["exit"])
+        self.rate.load_state_dict(state["rate"])
         if state["ema"] is not None:
             self.ema = Ema(self.trained, self.plan.ema)
             self.ema.load_state_dict(state["ema"])

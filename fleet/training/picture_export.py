@@ -12,7 +12,7 @@ import numpy as np
 from fleet.baselines.store import base_network
 from fleet.bundle import Bundle
 from fleet.errors import FleetError
-from fleet.export import PICTURE_EXIT, counted, export_picture
+from fleet.export import PICTURE_EXIT, counted, export_picture, guessed
 from fleet.fusion import load_cloud
 from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
 from fleet.training.base import predict
@@ -65,7 +65,8 @@ def export_picture_run(run: Path, bundle: Bundle, output: Path, *, data: Path | 
         thresholds={**whole, **before.thresholds},
         begun={**begun, **before.begun},
     )
-    layouts = counted({PICTURE: training.make_layout()}, {PICTURE: training.latents(train.part(0, COUNTED))})
+    seen = training.latents(train.part(0, COUNTED))
+    layouts = counted({PICTURE: guessed(training.make_layout(), seen)}, {PICTURE: seen})
     try:
         output.mkdir(parents=True, exist_ok=True)
         if output.resolve() != bundle.path.resolve():
@@ -74,7 +75,7 @@ def export_picture_run(run: Path, bundle: Bundle, output: Path, *, data: Path | 
                     shutil.copyfile(bundle.path / name, output / name)
     except OSError as err:
         raise FleetError(f"cannot write the bundle to {output}: {err.strerror}") from err
-    stage = export_picture(output, training.encoder.cpu(), training.exit.cpu(), base_network(bundle))
+    stage = export_picture(output, training.encoder.cpu(), training.exit.cpu(), base_network(bundle), layouts[PICTURE])
     images = training.step * training.plan.batch
     note = (
         f"stage 0 was trained on {images:,} images behind the finished networks of {training.began_with}: "

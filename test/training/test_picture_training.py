@@ -90,8 +90,10 @@ def test_nothing_but_the_picture_s_own_weights_is_trained(colours: Path, bundle:
     assert all(torch.equal(value, before[key]) for key, value in kept.items())
     moved = {key for key, value in training.trained.state_dict().items() if not torch.equal(value, own[key])}
     assert {key.split(".")[1] for key in moved} == {
+        "brightness",
         "colour",
-        "luma",
+        "rows",
+        "columns",
         "chroma",
         "low",
         "log_step",
