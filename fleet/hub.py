@@ -17,7 +17,7 @@ import numpy as np
 from fleet.bundle import Bundle
 from fleet.codec import FloatArray
 from fleet.inbox import LIMIT, Inbox, Waiting, by_inference
-from fleet.session import Answer, CloudSession, ExitTask, Taken
+from fleet.session import HOLD_S, Answer, CloudSession, ExitTask, Taken
 from fleet.unanswered import Unanswered
 
 _OF_THIS_INFERENCE = frozenset({Taken.NEW, Taken.DUPLICATE, Taken.ANSWERED, Taken.LOCAL_ANSWER})
@@ -76,14 +76,17 @@ class Hub:
         fused: which stages each exit fuses, oldest first.
         limit: packets of one camera that may wait.
         sessions: by camera.
+        hold_s: how long an exit waits for packets that were announced (:attr:`CloudSession.more`); 0: not at all.
         overtaken: packets that were never looked at, for a newer inference had come.
     """
 
     bundle: Bundle
     fused: Mapping[int, tuple[int, ...]]
     limit: int = LIMIT
+    hold_s: float = HOLD_S
     sessions: dict[str, CloudSession] = field(default_factory=dict)
     overtaken: int = 0
+    _held: dict[str, float] = field(default_factory=dict)
     _inboxes: dict[str, Inbox] = field(default_factory=dict)
 
     def put(self, camera: str, packet: Waiting) -> None:
@@ -120,12 +123,18 @@ class Hub:
         for session in self.sessions.values():
             session.bundle = bundle
 
-    def next_batch(self, arrived: Mapping[str, Sequence[Waiting]] | None = None) -> Batch:
+    @property
+    def held_until(self) -> float | None:
+        """When :meth:`next_batch` has something to do although nothing comes, on its clock; None: never."""
+        return min(self._held.values(), default=None)
+
+    def next_batch(self, arrived: Mapping[str, Sequence[Waiting]] | None = None, *, now: float = 0.0) -> Batch:
         """What to run and publish now, of all cameras; empty when nothing new has come.
 
         Args:
             arrived: from :meth:`collect`. Of each camera the newest inference is taken in; of those before it the
                 device's own answers, and nothing else.
+            now: seconds on any clock that goes on.
         """
         late: list[tuple[str, Answer]] = []
         heard: list[tuple[str, Waiting]] = []
@@ -147,11 +156,15 @@ class Hub:
                 if any(taken in _OF_THIS_INFERENCE for _, taken in takes):
                     break
             self.overtaken += sum(not packet.is_local_answer for group in groups for packet in group)
+            self._held.pop(name, None)
+            if session.more and self.hold_s > 0:
+                self._held[name] = now + self.hold_s
+        self._held = {name: until for name, until in self._held.items() if until > now}
         tasks: dict[str, ExitTask] = {}
         answers: dict[str, Answer] = {}
         unanswered: list[tuple[str, Unanswered]] = []
         for name, session in self.sessions.items():
-            found = session.next_task()
+            found = None if name in self._held else session.next_task()
             if isinstance(found, ExitTask):
                 tasks[name] = found
             elif found is not None:

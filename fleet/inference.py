@@ -18,7 +18,7 @@ from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
 from fleet.exits import Decider, Prediction
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, PICTURE, ExitNotice, LocalAnswer
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, ExitNotice, LocalAnswer
 from fleet.platforms import PlatformProfile
 from fleet.runtime import CancelledError, StageOutput
 
@@ -77,14 +77,24 @@ def answer_due_s(packets: int, link: LinkParameters) -> float:
     return (math.ceil(packets / link.effective_packets) + 1) * link.ci_s + HUB_S
 
 
+def shows_again(packets: int, link: LinkParameters) -> int:
+    """How often a picture of so many packets is sent in one event once the hub has not answered to it."""
+    return max(1, link.effective_packets // packets)
+
+
 def pays_to_rest(alone_s: float, packets: int, link: LinkParameters) -> bool:
     """Whether a device that would take so long by itself has the hub's answer to so many packets sooner."""
     return alone_s > answer_due_s(packets, link)
 
 
-def first_burst(payload: int) -> int:
-    """How many packets a thrifty device sends first: what fits the longest packet there is, however long they are."""
-    return max(1, MAX_PAYLOAD // payload)
+THRIFTY_BYTES = 122
+"""What a thrifty device sends of the picture before it waits whether that is enough: half of the longest packet."""
+
+
+def thrifty_burst(payload: int) -> tuple[int, int]:
+    """Bytes of a thrifty device's packets, and how many of them it sends at a time, on a link of that payload."""
+    size = min(payload, THRIFTY_BYTES)
+    return size, THRIFTY_BYTES // size
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,8 @@ class Device:
         profile: paces each stage; the native profile does not.
         race: runs the bundle's local exits beside the radio (design section 12.7), and the first confident answer
             wins; None where only the hub and the whole network answer.
-        thrifty: of the picture only what the hub mostly needs goes first, and the rest once it has not sufficed. Fewer
-            bytes and joules, and unsure frames take longer.
+        thrifty: the picture goes bit by bit, each once the hub had time to answer on those before. Fewer bytes and
+            joules, and unsure frames take longer.
     """
 
     bundle: Bundle
@@ -209,21 +219,26 @@ class Device:
         seconds = self.profile.seconds(picture.macs, PICTURE)
         latent = self.network.run_picture(image)
         journey.spend(seconds)
-        packets = encode_stage(
-            self.bundle.layouts[PICTURE],
-            latent,
-            inference_id=inference_id,
-            payload=around.payload,
-            coder=self.bundle.coder,
-        )
+
+        def cut(payload: int) -> list[bytes]:
+            layout, coder = self.bundle.layouts[PICTURE], self.bundle.coder
+            return encode_stage(layout, latent, inference_id=inference_id, payload=payload, coder=coder)
+
+        packets = cut(around.payload)
         if (link := around.link) is None:
             around.offer(inference_id, PICTURE, packets)
             return around.now()
         rests = self.race is None and pays_to_rest(self._alone_s, len(packets), link)
-        count = first_burst(around.payload) if rests and self.thrifty else len(packets)
-        # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it once more.
-        again = packets if rests else []
-        for burst in filter(None, (packets[:count], packets[count:], again)):
+        count = len(packets)
+        if rests and self.thrifty:
+            size, count = thrifty_burst(around.payload)
+            packets = cut(size)
+        bursts = [packets[at : at + count] for at in range(0, len(packets), count)]
+        if rests:
+            # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it once
+            # more, and as often as one event has room for.
+            bursts.append(packets * shows_again(len(packets), link))
+        for burst in bursts:
             around.offer(inference_id, PICTURE, burst)
             overdue = around.now() + answer_due_s(len(burst), link)
             if rests:

@@ -7,7 +7,8 @@ All integers are little-endian. A packet is one BLE notification: an 8-byte head
 bytes    field                 meaning
 =======  ====================  =========================================================
 0-1      inference id          16-bit serial number (RFC 1982)
-2        stage, codec          stage in the low four bits, codec in the high four
+2        stage, codec, more    stage in the low four bits, codec in the next three; the highest bit says that another
+                               packet follows in the same connection event
 3-4      first coefficient     index of the body's first coefficient in the stage's order
 5-6      count, age            count in the low twelve bits, age in events in the high four
 7        sequence              counts every packet that this camera put on the air, modulo 256
@@ -28,6 +29,7 @@ ANSWER = struct.Struct("<HB")
 MAX_PAYLOAD = 244  # 251 link-layer octets - 4 (L2CAP) - 3 (ATT)
 MIN_PAYLOAD = 20  # 27 link-layer octets - 4 - 3
 MAX_AGE = 15  # events; the field saturates
+MAX_CODEC = 7
 MAX_COUNT = 0xFFF
 MAX_FIRST = 0xFFFF
 PICTURE = 0
@@ -73,11 +75,12 @@ class Header:
     Attributes:
         inference_id: 0..65535.
         stage: 0..14, or :data:`LOCAL_ANSWER_STAGE`.
-        codec: 0..15, see :mod:`fleet.codec`.
+        codec: 0..7, see :mod:`fleet.codec`.
         first: index of the first coefficient, 0..65535.
         count: number of coefficients, 0..4095.
         age: connection events since the frame was captured, 0..15, saturating.
         sequence: 0..255.
+        more: another packet follows in the same connection event.
     """
 
     inference_id: int
@@ -87,6 +90,7 @@ class Header:
     count: int
     age: int = 0
     sequence: int = 0
+    more: bool = False
 
     def pack(self) -> bytes:
         """Eight bytes.
@@ -94,12 +98,12 @@ class Header:
         Raises:
             PacketError: a field is out of its range.
         """
-        if not (0 <= self.stage <= 15 and 0 <= self.codec <= 15 and 0 <= self.count <= MAX_COUNT):
+        if not (0 <= self.stage <= 15 and 0 <= self.codec <= MAX_CODEC and 0 <= self.count <= MAX_COUNT):
             raise PacketError(f"header out of range: {self}")
         try:
             return HEADER.pack(
                 self.inference_id,
-                self.stage | self.codec << 4,
+                self.stage | self.codec << 4 | self.more << 7,
                 self.first,
                 self.count | min(self.age, MAX_AGE) << 12,
                 self.sequence,
@@ -118,24 +122,33 @@ class Header:
             raise PacketError(f"a packet has {HEADER_BYTES} to {MAX_PAYLOAD} bytes, this one {len(packet)}")
         inference_id, stage_codec, first, count_age, sequence = HEADER.unpack_from(packet)
         return cls(
-            inference_id, stage_codec & 15, stage_codec >> 4, first, count_age & MAX_COUNT, count_age >> 12, sequence
+            inference_id,
+            stage_codec & 15,
+            stage_codec >> 4 & MAX_CODEC,
+            first,
+            count_age & MAX_COUNT,
+            count_age >> 12,
+            sequence,
+            more=stage_codec >> 7 == 1,
         )
 
 
-def stamp(packet: bytes, *, age: int, sequence: int) -> bytes:
-    """The packet with its age and sequence number set, as the radio does when it sends.
+def stamp(packet: bytes, *, age: int, sequence: int, more: bool) -> bytes:
+    """The packet with its age, its sequence number and whether more follow set, as the radio does when it sends.
 
     Args:
-        packet: a packet, its two last header fields arbitrary.
+        packet: a packet, these fields arbitrary.
         age: connection events since the frame was captured; saturates at 15.
         sequence: taken modulo 256.
+        more: another packet follows in the same connection event.
 
     Raises:
         PacketError: not a packet.
     """
     header = Header.unpack(packet)
     count_age = header.count | min(max(age, 0), MAX_AGE) << 12
-    return packet[:5] + struct.pack("<HB", count_age, sequence & 0xFF) + packet[8:]
+    stage_codec = packet[2] & 0x7F | more << 7
+    return packet[:2] + bytes([stage_codec]) + packet[3:5] + struct.pack("<HB", count_age, sequence & 0xFF) + packet[8:]
 
 
 @dataclass(frozen=True, slots=True)

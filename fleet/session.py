@@ -22,6 +22,8 @@ from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, STALE_WINDOW, Header, Loca
 from fleet.unanswered import Unanswered, Why
 
 REMEMBERED_ANSWERS = 64
+HOLD_S = 0.01
+"""How long an exit waits at most for a packet that was announced: two of the longest take less on most links."""
 
 
 class Taken(Enum):
@@ -81,6 +83,8 @@ class CloudSession:
         fused: which stages each exit fuses, oldest first.
         counts: packets by what became of them.
         unanswered: inferences that ended without an answer, for whoever takes them out; the newest only.
+        more: the newest packet is one of the picture, and said that another follows in the same connection event. An
+            exit that begins now would be busy when that comes.
     """
 
     bundle: Bundle
@@ -94,6 +98,7 @@ class CloudSession:
     unanswered: deque[Unanswered] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ANSWERS))
     _running: int | None = None
     _unsure: tuple[ExitTask, Prediction] | None = None
+    more: bool = False
 
     @property
     def current(self) -> int | None:
@@ -131,6 +136,7 @@ class CloudSession:
                 self._begin(header.inference_id)
             elif self._local is not None:
                 return Taken.DUPLICATE
+            self.more = False
             self._local = Answer(local.inference_id, prediction, LOCAL_ANSWER_STAGE)
             return Taken.LOCAL_ANSWER
         layout = self.bundle.layouts[header.stage]
@@ -140,6 +146,7 @@ class CloudSession:
         is_new = buffer.add(header, packet)
         if is_next:
             self._begin(header.inference_id)
+        self.more = header.more and header.stage == PICTURE
         self._buffers[header.stage] = buffer
         # A piece of a run that is not whole yet is new, but says nothing.
         self._fresh = self._fresh or buffer.received > before
@@ -150,7 +157,7 @@ class CloudSession:
         self._running = self._unsure = None
         self._current = inference_id
         self._buffers = {}
-        self._fresh = False
+        self._fresh = self.more = False
         self._local = None
         # An id comes round again after 65,536 frames, or at once after a restart of the camera.
         self._answered.pop(inference_id, None)

@@ -20,11 +20,12 @@ from fleet.link.accounting import Event, InferenceAccount
 from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import ExitNotice, next_id
-from fleet.session import Answer, CloudSession, ExitTask
+from fleet.session import HOLD_S, Answer, CloudSession, ExitTask
 
 Forward = Callable[[int, Sequence[FloatArray]], FloatArray]
 """Exit and its views to logits (classes,)."""
 
+_NEVER = float("inf")
 MOST_EVENTS = 64
 """Connection events after which nobody waits any longer for the radio to close an account."""
 
@@ -37,16 +38,19 @@ class SimulatedHub:
         session: of the camera.
         forward: the hub's network.
         exit_s: seconds that an exit takes: any, or each by its stage.
+        hold: an exit waits for packets that were announced (:attr:`fleet.session.CloudSession.more`).
         answers: what it answered and when, by inference id; the newest frame's only.
     """
 
     session: CloudSession
     forward: Forward
     exit_s: float | Mapping[int, float]
+    hold: bool = True
     answers: dict[int, tuple[Answer, float]] = field(default_factory=dict)
     _arriving: deque[tuple[float, bytes]] = field(default_factory=deque)
     _task: ExitTask | None = None
     _busy_until: float = 0.0
+    _held_until: float = _NEVER
 
     def _seconds(self, stage: int) -> float:
         return self.exit_s[stage] if isinstance(self.exit_s, Mapping) else self.exit_s
@@ -59,7 +63,7 @@ class SimulatedHub:
     def next_time(self) -> float:
         """When something happens next, in s; infinite where nothing is under way."""
         arrival = self._arriving[0][0] if self._arriving else float("inf")
-        return min(arrival, self._busy_until if self._task is not None else float("inf"))
+        return min(arrival, self._busy_until if self._task is not None else self._held_until)
 
     def step(self) -> Answer | None:
         """Let the next thing happen, at :attr:`next_time`, and say whether it is an answer."""
@@ -68,9 +72,12 @@ class SimulatedHub:
         if self._task is not None and self._busy_until <= now:
             task, self._task = self._task, None
             _, answer = self.session.conclude(task, self.forward(task.stage, task.maps))
-        else:
+        elif self._arriving and self._arriving[0][0] <= now:
             self.session.take(self._arriving.popleft()[1])
-        if answer is None and self._task is None:
+            self._held_until = now + HOLD_S if self.hold and self.session.more else _NEVER
+        if self._held_until <= now:
+            self._held_until = _NEVER
+        if answer is None and self._task is None and self._held_until == _NEVER:
             task_or_answer = self.session.next_task()
             if isinstance(task_or_answer, ExitTask):
                 self._task, self._busy_until = task_or_answer, now + self._seconds(task_or_answer.stage)
@@ -198,6 +205,7 @@ class Simulation:
         link: the radio.
         exit_s: seconds that an exit takes on the hub: any, or each by its stage.
         seed: of phases and losses.
+        hold: see :class:`SimulatedHub`.
     """
 
     def __init__(
@@ -209,11 +217,12 @@ class Simulation:
         *,
         exit_s: float | Mapping[int, float],
         seed: int = 0,
+        hold: bool = True,
     ) -> None:
         self.device = device
         self._random = np.random.default_rng(seed)
         self._id = 0
-        self.radio = SimulatedRadio(Scheduler(link, start=0.0, seed=seed), SimulatedHub(session, forward, exit_s))
+        self.radio = SimulatedRadio(Scheduler(link, start=0.0, seed=seed), SimulatedHub(session, forward, exit_s, hold))
 
     def run(self, image: FloatArray, *, phase: float | None = None) -> SimulatedFrame:
         """One frame.

@@ -20,7 +20,7 @@ from fleet.fusion import load_cloud
 from fleet.hub import Batch, Hub
 from fleet.inbox import Waiting
 from fleet.resources import find_model
-from fleet.session import Answer, ExitTask, Taken
+from fleet.session import HOLD_S, Answer, ExitTask, Taken
 from fleet_cloud_node.record import Record
 from fleet_cloud_node.settings import CloudSettings, pick_device
 from fleet_msgs.msg import ExitDecision, ExitRun, FeaturePacket, Label
@@ -105,7 +105,7 @@ class CloudNode(ManagedNode):
 
     def activate(self) -> None:
         """Listen, with fresh sessions."""
-        self._hub = Hub(self._deciding(), self._network.fused)
+        self._hub = Hub(self._deciding(), self._network.fused, hold_s=self._hold_s(self.settings))
         self._hearing = self._listen()
         # Subscribed only while active: the bridge takes a subscriber for a hub that listens.
         for name, camera in self._cameras.items():
@@ -141,10 +141,15 @@ class CloudNode(ManagedNode):
         decider = dataclasses.replace(self._bundle.decider, thresholds=thresholds)
         return dataclasses.replace(self._bundle, decider=decider)
 
-    def _on_settings(self, _old: CloudSettings, _new: CloudSettings) -> None:
+    @staticmethod
+    def _hold_s(settings: CloudSettings) -> float:
+        return HOLD_S if settings.hold else 0.0
+
+    def _on_settings(self, _old: CloudSettings, new: CloudSettings) -> None:
         with self._condition:
             if self._hub is not None:
                 self._hub.decide_by(self._deciding())
+                self._hub.hold_s = self._hold_s(new)
 
     # Packets in -------------------------------------------------------------------------------------------
     def _on_packet(self, name: str, msg: FeaturePacket) -> None:
@@ -160,15 +165,16 @@ class CloudNode(ManagedNode):
     def _work(self, hub: Hub) -> None:
         while True:
             with self._condition:
-                while self._hub is hub and not hub.waiting:
-                    self._condition.wait(0.5)
+                while self._hub is hub and not hub.waiting and not self._is_due(hub):
+                    held = hub.held_until
+                    self._condition.wait(0.5 if held is None else min(0.5, max(held - self.seconds(), 0.0)))
                 if self._hub is not hub:
                     return
                 arrived = hub.collect()
             begun = self.seconds()
             batch = Batch()
             try:
-                batch = hub.next_batch(arrived)
+                batch = hub.next_batch(arrived, now=begun)
                 self._serve(hub, batch, begun)
             except Exception as err:
                 # Whatever a packet did to this frame, the next frames shall have a hub.
@@ -176,6 +182,11 @@ class CloudNode(ManagedNode):
                 self.get_logger().error(
                     f"{which or 'a packet'} failed: {type(err).__name__}: {err}", throttle_duration_sec=5.0
                 )
+
+    def _is_due(self, hub: Hub) -> bool:
+        """Whether an exit has waited long enough for a packet that was announced."""
+        held = hub.held_until
+        return held is not None and held <= self.seconds()
 
     def _serve(self, hub: Hub, batch: Batch, begun: float) -> None:
         for name, packet in batch.heard:

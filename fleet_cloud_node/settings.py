@@ -20,6 +20,9 @@ class CloudSettings:
     threshold: float = setting(
         0.0, "certainty from which an exit answers, 0 to 1; 0 takes each exit's own from the bundle", within=(0.0, 1.0)
     )
+    hold: bool = setting(
+        True, "an exit on the picture waits for packets that the camera says follow in the same connection event"
+    )
     threads: int = setting(1, "threads of one forward pass", read_only=True, within=(1, 64))
     cameras: tuple[str, ...] = setting(
         ("",), "namespaces of the cameras; an empty name is the node's own namespace", read_only=True

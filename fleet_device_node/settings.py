@@ -35,7 +35,7 @@ class DeviceSettings:
     )
     thrifty: bool = setting(
         False,
-        "of the picture only the first 244 bytes go at once, the rest if needed; for models with a stage 0",
+        "the picture goes in parts of 122 bytes, each if those before do not suffice; for models with a stage 0",
         read_only=True,
     )
     platform: str = setting("native", "platform profile to pace the stages to: a name or a YAML file", read_only=True)

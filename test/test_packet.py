@@ -32,7 +32,8 @@ headers = st.builds(
     Header,
     inference_id=ids,
     stage=st.integers(0, 15),
-    codec=st.integers(0, 15),
+    codec=st.integers(0, 7),
+    more=st.booleans(),
     first=st.integers(0, 0xFFFF),
     count=st.integers(0, 0xFFF),
     age=st.integers(0, 15),
@@ -50,12 +51,13 @@ def test_golden_header():
 
 
 def test_golden_header_with_every_field_at_its_largest():
-    assert Header(0xFFFF, 15, 15, 0xFFFF, 0xFFF, 15, 255).pack() == bytes.fromhex("ff ff ff ff ff ff ff ff")
+    assert Header(0xFFFF, 15, 7, 0xFFFF, 0xFFF, 15, 255, more=True).pack() == bytes.fromhex("ff ff ff ff ff ff ff ff")
 
 
 def test_golden_header_whose_fields_share_a_byte():
-    # codec 2 in the high four bits, stage 14 in the low: 0x2e; age 1, count 2 -> 0x1002 -> 02 10
+    # codec 2 above stage 14 in the low four bits: 0x2e; age 1, count 2 -> 0x1002 -> 02 10
     assert Header(1, 14, 2, 0, 2, 1, 0).pack() == bytes.fromhex("01 00 2e 00 00 02 10 00")
+    assert Header(1, 14, 2, 0, 2, 1, 0, more=True).pack() == bytes.fromhex("01 00 ae 00 00 02 10 00")
 
 
 def test_golden_exit_notice():
@@ -118,7 +120,7 @@ def test_bytes_that_are_not_ours_raise_packet_error_and_nothing_else(data):
         Header.unpack,
         LocalAnswer.unpack,
         ExitNotice.unpack,
-        lambda d: stamp(d, age=3, sequence=4),
+        lambda d: stamp(d, age=3, sequence=4, more=True),
     ):
         with contextlib.suppress(PacketError):
             reader(data)
@@ -182,18 +184,18 @@ def test_what_does_not_fit_its_field_is_refused_before_it_is_on_the_air(message)
 
 
 # Stamps -------------------------------------------------------------------------------------------------------
-@given(headers, st.binary(max_size=50), st.integers(0, 1000), st.integers(0, 100_000))
-def test_a_stamp_sets_age_and_sequence_and_touches_nothing_else(header, body, age, sequence):
-    stamped = stamp(header.pack() + body, age=age, sequence=sequence)
+@given(headers, st.binary(max_size=50), st.integers(0, 1000), st.integers(0, 100_000), st.booleans())
+def test_a_stamp_sets_age_sequence_and_more_and_touches_nothing_else(header, body, age, sequence, more):
+    stamped = stamp(header.pack() + body, age=age, sequence=sequence, more=more)
     assert stamped[HEADER_BYTES:] == body
     after = Header.unpack(stamped)
-    assert (after.age, after.sequence) == (min(age, MAX_AGE), sequence % 256)
+    assert (after.age, after.sequence, after.more) == (min(age, MAX_AGE), sequence % 256, more)
     for field in ("inference_id", "stage", "codec", "first", "count"):
         assert getattr(after, field) == getattr(header, field)
 
 
 def test_a_stamp_on_a_local_answer_leaves_the_answer():
-    packet = stamp(LocalAnswer(1, 2, 0.2).pack(), age=99, sequence=300)
+    packet = stamp(LocalAnswer(1, 2, 0.2).pack(), age=99, sequence=300, more=False)
     assert LocalAnswer.unpack(packet) == LocalAnswer(1, 2, 0.2)
 
 

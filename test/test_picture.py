@@ -116,8 +116,8 @@ def test_a_bundle_with_a_picture_comes_back_as_it_was_saved(with_picture, tiny_b
     plain = bundle.without_picture()
     assert plain.layouts == tiny_bundle.layouts
     assert plain.picture is None
-    # Brightness of three colours, two waves along a row of eight, five down a column, two colours at half the resolution
-    # and the sums for that; then five operations to code a number, and what its contexts look at.
+    # Brightness of three colours, two waves along a row of eight, five down a column, two colours at half the
+    # resolution and the sums for that; then five operations to code a number, and what its contexts look at.
     macs = 3 * 1024 + 2 * 1024 + 5 * 8 * 16 + 6 * 256 + 4 * 256 + 3 * 1024
     macs += 5 * 9 * 16 + 16 * bundle.layouts[0].contexts.operations
     assert sum(bundle.picture.macs.values()) == macs

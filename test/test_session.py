@@ -114,7 +114,7 @@ def test_an_exit_is_offered_once_for_each_arrival_of_something_new(session, pack
     assert session.take(first) is Taken.NEW
     assert session.next_task() is not None
     assert session.next_task() is None
-    assert session.take(stamp(first, age=4, sequence=9)) is Taken.DUPLICATE
+    assert session.take(stamp(first, age=4, sequence=9, more=False)) is Taken.DUPLICATE
     assert session.next_task() is None
     session.take(second)
     assert session.next_task() is not None

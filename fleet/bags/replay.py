@@ -240,8 +240,14 @@ class PacketReplay:
             self._arrived[message.camera, key] += 1
 
     def _work_until(self, time: float, begun: int) -> None:
-        """Let every batch end that ends before ``time``."""
-        while self._batch is not None and self._busy_until <= time:
+        """Let every batch end that ends before ``time``, and every exit begin that has waited long enough."""
+        while True:
+            held = self.hub.held_until
+            if self._batch is None and held is not None and held <= time:
+                self._begin(held, begun)
+                continue
+            if self._batch is None or self._busy_until > time:
+                return
             batch, self._batch = self._batch, None
             ended = self._busy_until
             logits = batch.by_camera({n: list(rows) for n, rows in self.forward(batch.views()).items()})
@@ -250,7 +256,7 @@ class PacketReplay:
 
     def _begin(self, now: float, begun: int) -> None:
         """Look at what waits, and begin a batch if there is an exit to run."""
-        batch = self.hub.next_batch(self.hub.collect())
+        batch = self.hub.next_batch(self.hub.collect(), now=now)
         for camera, packet in batch.heard:
             self._remember(camera, packet)
         for camera, packet in batch.malformed:

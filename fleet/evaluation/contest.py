@@ -42,7 +42,7 @@ from fleet.evaluation.trace import (
     rival_bytes,
     rival_logits,
 )
-from fleet.inference import pays_to_rest
+from fleet.inference import pays_to_rest, shows_again, thrifty_burst
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE
@@ -154,17 +154,17 @@ class Judge:
         found: Recorded = self._known[key]
         return found
 
-    def recorded_picture_sets(self, payload: int, *, twice: bool) -> Recorded:
+    def recorded_picture_sets(self, link: LinkParameters, *, twice: bool) -> Recorded:
         """What the trace has of FLEET's stage 0 for any set of packets, of the first test images that the unit judges.
 
         Args:
-            payload: bytes of a packet.
-            twice: the device sends all of them a second time.
+            link: on which they travel.
+            twice: the device sends all of them once more, as often as one event has room for.
 
         Raises:
             FleetError: it has none.
         """
-        index = self.trace.index
+        index, payload = self.trace.index, link.payload
         if f"test/{picture_sets(payload)}" not in index.arrays:
             raise FleetError(f"{self.trace.path} has no sets of the picture's packets: run `fleet trace` with --sets")
         logits = self.trace.array("test", picture_sets(payload))
@@ -172,12 +172,14 @@ class Judge:
         sizes, ends = (np.asarray(self.trace.array("test", kind(payload)))[None, :, chosen] for kind in _PICTURE_PARTS)
         states = picture_set_states(payload, sizes.shape[1], twice=twice)
         rows = [(state.own | state.before) - 1 for state in states.states]
-        sizes, ends = (np.repeat(part, 1 + twice, axis=0) for part in (sizes, ends))
+        packets = Packets.of(sizes, ends)
+        if twice:
+            packets = packets.and_again([shows_again(n, link) for n in packets.counts[0].tolist()])
         temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(rows)
         whole = self.device("test")
         first = slice(0, len(chosen))
         return Recorded(
-            Packets.of(sizes, ends),
+            packets,
             states,
             judge_rows(
                 logits[rows][:, chosen], temperatures, index.classes, self._truths["test"].take(chosen), unit=self.unit
@@ -417,7 +419,7 @@ class Contest:
             recorded = self.judge.recorded_picture(split, link.payload, thrifty=False)
             # A device that does not rest is not thrifty: its own answer would come before the rest of the picture.
             if variant.thrifty and self.rests(link):
-                recorded = self.judge.recorded_picture(split, link.payload, thrifty=True)
+                recorded = self.judge.recorded_picture(split, thrifty_burst(link.payload)[0], thrifty=True)
         else:
             recorded = self.judge.recorded(split, link.payload, rule)
         rows = tuple(recorded.local_stages.index(n) for n in heads)

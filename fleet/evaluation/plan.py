@@ -78,7 +78,7 @@ _PARTS = "one threshold for an exit whose own stage has only begun, another once
 _TWO = "what the hub does with features alone: fleet-parts, and fleet-patient where calibration says so"
 _FILL = "room that the newest stage leaves in an event goes to the stage before"
 
-_HOLD = "an exit waits for the burst's last packet, as long as it is over by the next event"
+_HOLD = "an exit waits for the burst's last packet"
 _BEST = "fleet-patient, -parts and -fill, and -hold where calibration says so"
 
 _PICTURE = "the picture itself travels, the hub answers on it, and the device rests meanwhile"

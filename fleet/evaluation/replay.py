@@ -20,13 +20,12 @@ from fleet.evaluation.trace import Array, Payload
 from fleet.link.airtime import T_IFS_US
 from fleet.link.downlink import MAX_SENDS
 from fleet.packet import ANSWER, HEADER_BYTES
+from fleet.session import HOLD_S
 
 BoolVector = npt.NDArray[np.bool_]
 LOCAL_ANSWER_BYTES = HEADER_BYTES + ANSWER.size
 MOST_STEPS = 3
 """Exits that can end between two arrivals: the one that runs, and one on what came meanwhile; and one to begin."""
-SPARE_S = 2e-4
-"""What an exit that is held back leaves until the next event, for the notice to be on its way."""
 TIE_S = 1e-9
 """Within this, an exit ends before a packet arrives. Connection intervals, air times and a round number for the exit's
 time meet at the same microsecond often, and rounding should not decide what the next exit sees."""
@@ -40,16 +39,31 @@ class Packets:
         sizes: bytes, shape (stages, most packets, N), 0 where there is no packet.
         ends: the place behind the last coefficient that each lets decode, same shape.
         counts: packets, shape (stages, N).
+        numbers: which of its stage's packets each is, shape as of ``sizes``; None: each the next.
     """
 
     sizes: Array
     ends: Array
     counts: Array
+    numbers: Array | None = None
 
     @classmethod
     def of(cls, sizes: Array, ends: Array) -> Packets:
         """Packets by their sizes and ends."""
         return cls(sizes.astype(np.int64), ends.astype(np.int64), (np.asarray(sizes) > 0).sum(axis=1))
+
+    def and_again(self, times: Sequence[int]) -> Packets:
+        """The packets of one stage, and as a second stage all of them so many times, image by image."""
+        counts = self.counts[0]
+        again = counts * np.asarray(times)
+        most = int(again.max(initial=0))
+        place = np.arange(max(most, len(self.sizes[0])))[:, None]
+        number = np.where(place < again, place % np.maximum(counts, 1), 0)
+        first = np.pad(self.sizes[0], ((0, len(place) - len(self.sizes[0])), (0, 0)))
+        sizes = np.stack([first, np.where(place < again, np.take_along_axis(first, number, axis=0), 0)])
+        ends = np.pad(self.ends[0], ((0, len(place) - len(self.ends[0])), (0, 0)))
+        ends = np.stack([ends, np.take_along_axis(ends, number, axis=0)])
+        return Packets(sizes, ends, np.stack([counts, again]), np.stack([place + 0 * number, number]))
 
 
 @dataclass(frozen=True)
@@ -138,8 +152,8 @@ def replay(
         exit_s: seconds that an exit takes on the hub.
         fill: where the newest stage leaves room in an event, it carries what is unsent of the stage before; as the
             scheduler is, that is dropped.
-        hold: an exit begins once the event's last packet is there, or when it must to be over by the next event; as the
-            session is, it begins with the first packet, and what comes meanwhile is for the next exit.
+        hold: an exit begins once the event's last packet is there (:attr:`fleet.session.CloudSession.more`), or
+            has not come; else it begins with the first packet, and what comes meanwhile is for the next exit.
         lost: which packets the air loses, shape (stages, most packets, N); none if None. A packet is sent once.
     """
     images = len(air.first)
@@ -160,6 +174,7 @@ def replay(
         burst = np.minimum(left + more, air.link.effective_packets)
         log.begin(event, images)
         ends_us = np.zeros(images)
+        burst_ends = np.full(images, due)
         arriving = []
         for slot in range(int(burst.max())):
             on = burst > slot
@@ -169,14 +184,20 @@ def replay(
             up_us = air.up_us[size]
             ends_us = np.where(on, ends_us + (T_IFS_US if slot else 0.0) + air.poll_us + T_IFS_US + up_us, ends_us)
             log.add(on, slot, size, up_us)
-            arriving.append((on, place, number, due + ends_us * 1e-6))
+            heard = on if lost is None else on & ~lost[place, number, lanes]
+            time = due + ends_us * 1e-6
+            arriving.append((heard, place, number, time))
+            # What was announced and does not come is not waited for any longer.
+            burst_ends = np.where(heard, time + HOLD_S * (burst > slot + 1), burst_ends)
             sent[place, lanes] += on
-        hub.begin(due, due + ends_us * 1e-6, due + air.link.ci_s)
-        for on, place, number, time in arriving:
+        hub.begin(due, burst_ends)
+        for heard, place, number, time in arriving:
             end = packets.ends[place, number, lanes]
             fresh = end > np.where(number > 0, packets.ends[place, number - 1, lanes], 0)
-            heard = on if lost is None else on & ~lost[place, number, lanes]
-            hub.take(heard, fresh, place + 1, number + 1, time)
+            if packets.numbers is None:
+                hub.take(heard, fresh, place + 1, number + 1, time)
+            else:
+                hub.take(heard, heard, place + 1, packets.numbers[place, number, lanes] + 1, time)
         log.end(any_packets=bool(burst.any()))
         if bool(((stage == last) & (left + more == burst)).all()):
             break
@@ -235,16 +256,15 @@ class _Hub:
         self._task = np.full(images, -1, np.int32)
         self._busy = np.full(images, np.inf)
         self._planned = np.full(images, np.inf)  # when an exit begins that waits for more packets
-        self._due = self._burst_ends = self._deadline = np.zeros(images)
+        self._due = self._burst_ends = np.zeros(images)
         self._runs = np.zeros(images, np.int64)
         most = int(counts.sum(axis=0).max()) + 1
         self._state = np.full((images, most), -1, np.int32)
         self._done = np.full((images, most), np.inf)
 
-    def begin(self, due: Array, burst_ends: Array, next_due: Array) -> None:
-        """An event begins; its last packet ends at ``burst_ends``, and the next event is due at ``next_due``."""
+    def begin(self, due: Array, burst_ends: Array) -> None:
+        """An event begins; after ``burst_ends`` nobody waits for a packet of it any more."""
         self._due, self._burst_ends = due, burst_ends
-        self._deadline = next_due - self._exit_s - SPARE_S
 
     def take(self, on: BoolVector, fresh: BoolVector, stage: Array, packets: Array, now: Array) -> None:
         """One packet of each image in ``on`` arrives: the stage's latest, which has so many by now."""
@@ -297,13 +317,12 @@ class _Hub:
             self._start(again, ended)
 
     def _start(self, where: BoolVector, now: Array) -> None:
-        """Exits begin, at once or when it pays to."""
+        """Exits begin, at once or when the burst is over."""
         if not self._hold:
             self._run(where, now)
             return
-        in_time = np.where(self._deadline >= now, np.minimum(self._burst_ends, self._deadline), self._burst_ends)
         at_once = (now < self._due) | (self._burst_ends <= now)
-        np.copyto(self._planned, np.where(at_once, now, in_time), where=where)
+        np.copyto(self._planned, np.where(at_once, now, self._burst_ends), where=where)
 
     def _run(self, where: BoolVector, now: Array) -> None:
         np.copyto(self._task, self._known, where=where)

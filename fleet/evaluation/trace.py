@@ -395,11 +395,10 @@ def picture_states(payload: int, most: int, burst: int) -> Payload:
     Args:
         payload: bytes of a packet.
         most: the most packets that a picture has.
-        burst: so many of them are offered first, as a stage 1, and the others later, as a stage 2; all at once where
-            there are not so many.
+        burst: so many of them are offered at a time, each time as the next stage.
     """
-    first = [State(1, own, 0) for own in range(1, min(burst, most) + 1)]
-    return Payload(payload, 0, (*first, *(State(2, own, burst) for own in range(1, most - burst + 1))))
+    places = (divmod(packet, burst) for packet in range(most))
+    return Payload(payload, 0, tuple(State(part + 1, own + 1, burst * (part > 0)) for part, own in places))
 
 
 def all_states(

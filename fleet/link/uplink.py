@@ -92,8 +92,9 @@ class UplinkQueue:
             index: index of the event that carries them; the age is counted from it.
         """
         taken = []
-        for _ in range(min(count, len(self._waiting))):
-            taken.append(stamp(self._waiting.popleft(), age=index - self._first_index, sequence=self._sequence))
+        for left in range(min(count, len(self._waiting)), 0, -1):
+            age = index - self._first_index
+            taken.append(stamp(self._waiting.popleft(), age=age, sequence=self._sequence, more=left > 1))
             self._sequence = (self._sequence + 1) & 0xFF
         return tuple(taken)
 

@@ -15,7 +15,7 @@ from fleet.evaluation.certainty import Truth, judge_rows
 from fleet.evaluation.journeys import RecordedNetwork
 from fleet.evaluation.recording import Batch, packets_of_stage
 from fleet.evaluation.replay import Packets, replay
-from fleet.evaluation.schemes.ours import Pace, Race, Recorded, split_picture
+from fleet.evaluation.schemes.ours import Manner, Pace, Race, Recorded, split_picture
 from fleet.evaluation.trace import all_states
 from fleet.inference import Device as Runner
 from fleet.link.radios import NRF5340
@@ -23,6 +23,7 @@ from fleet.link.scheduler import Scheduler
 from fleet.session import CloudSession
 from fleet.simulation import Simulation
 
+AS_IS = Manner()
 FUSED = {0: (0,), 1: (1,), **{n: (n - 1, n) for n in range(2, 9)}}
 
 
@@ -70,13 +71,19 @@ class Traced:
         timeline = replay(air, packets, states, pace.offered, exit_s=exit_s, lost=lost)
         return Race(self.recorded, pace, replace(timeline, repeats=repeats))
 
-    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False, seed=0, watch=None, thrifty=False):
+    def simulated(self, link, profile, image, phase, *, exit_s=0.005, race=False, seed=0, watch=None, manner=AS_IS):
         """The same frame through device, scheduler and session, alone on a fresh link, until the hub has an answer."""
         network = RecordedNetwork(self.device, tuple(stage.n for stage in self.bundle.stages), image)
         locals_ = LocalExits(self.device, network) if race else None
-        runner = Runner(self.bundle, network, profile, locals_, thrifty)
+        runner = Runner(self.bundle, network, profile, locals_, manner.thrifty)
         run = Simulation(
-            runner, CloudSession(self.bundle, self.exits.fused), self.exits.forward, link, exit_s=exit_s, seed=seed
+            runner,
+            CloudSession(self.bundle, self.exits.fused),
+            self.exits.forward,
+            link,
+            exit_s=exit_s,
+            seed=seed,
+            hold=manner.hold,
         )
         if watch is not None:
             run.radio.scheduler = Watched(run.radio.scheduler, watch)

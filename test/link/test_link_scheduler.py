@@ -69,8 +69,9 @@ def test_packets_are_stamped_with_age_and_sequence():
     scheduler.offer(5, 1, packets(5, 1, 3))
     sent = (*scheduler.event().sent, *scheduler.event().sent)
     assert [(Header.unpack(p).age, Header.unpack(p).sequence) for p in sent] == [(0, 0), (0, 1), (1, 2)]
+    assert [Header.unpack(p).more for p in sent] == [True, False, False]  # of the same event
     original = packets(5, 1, 3)
-    assert sent[2] == stamp(original[2], age=1, sequence=2)
+    assert sent[2] == stamp(original[2], age=1, sequence=2, more=False)
 
 
 def test_the_age_counts_from_the_first_offer_of_the_inference_and_saturates():

@@ -17,13 +17,11 @@ from fleet.evaluation.outcomes import Outcomes, fleet_outcomes
 from fleet.evaluation.replay import Packets, Timeline, replay
 from fleet.evaluation.stopping import Runs
 from fleet.evaluation.trace import Payload, picture_states
-from fleet.inference import answer_due_s, first_burst
+from fleet.inference import answer_due_s, thrifty_burst
 from fleet.packet import PICTURE
 from fleet.platforms import PlatformProfile
 
 DEVICE = "device"
-LATER = 2
-"""As which stage a picture's packets are replayed that a device sends later, or again; the first ones are stage 1."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Recorded:
 def split_picture(
     sizes: npt.NDArray[Any], ends: npt.NDArray[Any], payload: int, *, thrifty: bool
 ) -> tuple[Packets, Payload]:
-    """A picture's packets as a ladder of its own; for a thrifty device as two, for what it sends at first and later.
+    """A picture's packets as a ladder of its own; for a thrifty device as several, one for each time it sends some.
 
     Args:
         sizes: bytes, shape (most packets, N).
@@ -59,9 +57,9 @@ def split_picture(
         thrifty: whether the device is.
     """
     most = len(sizes)
-    burst = min(first_burst(payload), most) if thrifty else most
-    parts = [slice(burst), slice(burst, None)][: 1 + thrifty]
-    split = [np.stack([np.pad(a[p], ((0, most - len(a[p])), (0, 0))) for p in parts]) for a in (sizes, ends)]
+    burst = min(thrifty_burst(payload)[1], most) if thrifty else most
+    whole = ((0, -most % burst), (0, 0))
+    split = (np.pad(a, whole).reshape(-1, burst, a.shape[1]) for a in (sizes, ends))
     return Packets.of(*split), picture_states(payload, most, burst)
 
 
@@ -190,7 +188,7 @@ class Race:
         manner: Manner,
         lost: npt.NDArray[np.bool_] | None = None,
     ) -> Race:
-        """The picture alone. Its first burst is replayed as one stage, what a thrifty device sends later as another.
+        """The picture alone: all of it replayed as one stage, what a thrifty device sends at a time as one each.
 
         Where packets are lost, features follow once the answer is overdue. They are left out here, as if only the
         device then knew more, which can but make FLEET later.
@@ -198,22 +196,20 @@ class Race:
         assert pace.picture is not None
         counts, sets = recorded.packets.counts, recorded.states.sets
         total = counts[0] if sets else counts.sum(axis=0)
-        due = np.asarray([answer_due_s(n, air.link) for n in range(int(total.max()) + 1)])
-        rest, offered, burst = due[total], [pace.picture], int(counts[0].max())
-        if len(counts) > 1 and sets:  # the whole picture a second time; when is the last image's time, for all
-            offered.append(pace.picture + float(due[-1]))
-            rest = due[-1] + due[total]
-        elif len(counts) > 1:  # a thrifty device
-            offered.append(pace.picture + float(due[burst]))
-            later = total - counts[0]
-            rest = due[counts[0]] + np.where(later > 0, due[later], 0.0)
+        due = np.asarray([0.0] + [answer_due_s(n, air.link) for n in range(1, int(counts.max()) + 1)])
+        burst = int(counts[0].max())
+        # When is the time of the image with the most packets, for all: only the last burst has fewer.
+        offered = [pace.picture + k * float(due[int(total.max()) if sets else burst]) for k in range(len(counts))]
+        rest = due[counts].sum(axis=0)
+        if sets and len(counts) > 1:
+            rest = float(due[int(total.max())]) + due[counts[1]]
         timeline = replay(air, recorded.packets, recorded.states, offered, exit_s=exit_s, hold=manner.hold, lost=lost)
-        arrived = [
-            s.own | s.before if sets else s.own + (burst if s.stage == LATER else 0) for s in recorded.states.states
-        ]
+        arrived = [s.own | s.before if sets else s.own + burst * (s.stage - 1) for s in recorded.states.states]
         seen, whole = np.asarray(arrived), (1 << total) - 1 if sets else total
         complete = (timeline.state >= 0) & (seen[timeline.state] == whole[:, None])
-        rests = (pace.whole - pace.picture > due[total]) & (not local)
+        # Who is thrifty rests: that was decided by the longest picture.
+        rests = (pace.whole - pace.picture > due[np.minimum(total, len(due) - 1)]) & (not local)
+        rests |= len(counts) > 1 and not sets
         timeline = replace(timeline, complete=complete)
         return cls(recorded, pace, timeline, local, manner, np.where(rests, rest, 0.0))
 
