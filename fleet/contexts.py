@@ -202,6 +202,8 @@ def _laid(contexts: Contexts, grid: int, kind: str) -> tuple[Longs, Longs]:
 # Learning -----------------------------------------------------------------------------------------------------
 RIDGE = 1e-4
 """Of the mean square of what is looked at: keeps weights of all but equal numbers small."""
+LEAST_GAIN = 1e-4
+"""Mean squared levels by which a look must come closer to be worth its operations."""
 
 
 def count_contexts(levels: IntArray, symbols: int, *, values: int = 4, sizes: int = 6, widths: int = 12) -> Contexts:
@@ -244,7 +246,7 @@ def _outlook(
     looks += [(k, 0, 0) for k in range(channel)]
     looks += [(k, d, a) for k in range(channel) for d, a in NEIGHBOURS[:NEAREST]]
     truth = x[:, channel][:, cells].ravel().astype(np.float64)
-    if not looks:
+    if not looks or not truth.size:
         return Outlook((), (), 0), truth, np.zeros(len(truth), np.int64)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     seen = np.stack(
@@ -268,7 +270,7 @@ def _most_telling(
     """Columns that explain the most together, added one by one, and their weights in units of 1/256."""
     squares = (seen.T @ seen).astype(np.float64) / len(seen)
     shared = seen.T.astype(np.float64) @ truth / len(seen)
-    ridge = RIDGE * np.trace(squares) / len(squares)
+    ridge = max(RIDGE * np.trace(squares) / len(squares), RIDGE)
     chosen: list[int] = []
     for _ in range(min(most, len(shared))):
         left, own = shared, np.diag(squares)
@@ -277,7 +279,9 @@ def _most_telling(
             left = shared - squares[:, chosen] @ np.linalg.solve(inner, shared[chosen])
             own = own - (squares[:, chosen] * np.linalg.solve(inner, squares[chosen]).T).sum(axis=1)
         gain = np.where(own > ridge, left**2 / np.maximum(own, ridge), 0.0)
-        gain[chosen] = -1.0
+        gain[chosen] = 0.0
+        if gain.max() < LEAST_GAIN:
+            break
         chosen.append(int(gain.argmax()))
     inner = squares[np.ix_(chosen, chosen)] + ridge * np.eye(len(chosen))
     weights = np.rint(np.linalg.solve(inner, shared[chosen]) * UNIT).clip(-MOST_WEIGHT, MOST_WEIGHT)

@@ -15,7 +15,7 @@ def edges(table):
     counts = [0]
     for often in table:
         counts.append(counts[-1] + often)
-    return [count * ((1 << 24) - len(table)) // 4096 + k for k, count in enumerate(counts)]
+    return [count * ((1 << 24) - len(table)) // counts[-1] + k for k, count in enumerate(counts)]
 
 
 def encode(tables, places, symbols, edges_of=edges):

@@ -65,7 +65,7 @@ def cost_of_losses(
         bundle: the model.
         cloud: the hub's network.
         recorded: images.
-        coder: one whose packets decode alone.
+        coder: one whose packets decode alone; stages for which they do not are left out.
         draws: of the packets that arrive.
         payload: bytes of a packet.
         done: called once an exit.
@@ -79,6 +79,8 @@ def cost_of_losses(
     random = np.random.default_rng(0)
     found = []
     for n, layout in bundle.layouts.items():
+        if not coder.decodes_alone(layout):
+            continue
         ends = packet_ends(layout, recorded.latents[n], coder, payload)
         if min(map(len, ends)) >= FEWEST:
 

@@ -81,7 +81,7 @@ _FILL = "room that the newest stage leaves in an event goes to the stage before"
 _HOLD = "an exit waits for the burst's last packet"
 _BEST = "fleet-patient, -parts and -fill, and -hold where calibration says so"
 
-_PICTURE = "the picture itself travels, the hub answers on it, and the device rests meanwhile"
+_PICTURE = "the picture itself travels, the hub answers on it, once the burst is over where that pays; the device rests"
 
 VARIANTS: Mapping[str, Variant] = {
     "fleet": Variant(note="one threshold an exit"),
@@ -106,10 +106,12 @@ VARIANTS: Mapping[str, Variant] = {
         step="5, 7",
         note=f"{_BEST}, and fleet-race",
     ),
-    "fleet-picture": Variant(picture=True, step="4", note=_PICTURE),
-    "fleet-picture-race": Variant(picture=True, race=True, step="4, 7", note=f"{_PICTURE}; with a race it never rests"),
+    "fleet-picture": Variant(picture=True, undecided=("hold",), step="4", note=_PICTURE),
+    "fleet-picture-race": Variant(
+        picture=True, race=True, undecided=("hold",), step="4, 7", note=f"{_PICTURE}; with a race it never rests"
+    ),
     "fleet-picture-thrifty": Variant(
-        picture=True, thrifty=True, step="4, 5", note=f"{_PICTURE}; of it the first 244 bytes alone at first"
+        picture=True, thrifty=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; it goes in parts of 122 bytes"
     ),
 }
 PLAIN = "fleet"
