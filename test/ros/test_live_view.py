@@ -67,7 +67,7 @@ def test_the_page_shows_what_the_real_stack_does(fleet_up, live_view, monkeypatc
         page.wait_for_selector("#picture:not([hidden])")
         page.wait_for_selector("#events img:not([hidden])")  # the cat or the motorcycle
         # All lanes of one frame: what the device ran, what the radio carried, what the hub ran and found.
-        for shape in (".block.s1", ".packet", ".wake", ".run", ".threshold", ".answer"):
+        for shape in (".block.s0", ".packet", ".wake", ".run", ".threshold", ".answer"):
             page.wait_for_selector(f"#timeline {shape}", state="attached")
         page.wait_for_selector("#exits .bar >> nth=8", state="attached")  # eight exits and the device
         page.wait_for_selector("#recent .bar >> nth=5", state="attached")
