@@ -46,6 +46,7 @@ def encode_stage(
     payload: int,
     coder: Coder,
     rung: int | None = None,
+    begin: int = 0,
 ) -> list[bytes]:
     """All packets of one stage, most useful first.
 
@@ -56,9 +57,10 @@ def encode_stage(
         payload: bytes a packet may have, 20..244.
         coder: how the coefficients are coded.
         rung: stop behind this rung; one of ``coder.rungs(layout)``, the finest if None.
+        begin: leave out the coefficients before this place in the coder's order.
 
     Returns:
-        Packets of at most ``payload`` bytes; together they hold every coefficient once.
+        Packets of at most ``payload`` bytes; together they hold every coefficient from ``begin`` on once.
 
     Raises:
         FleetError: features of another shape, or a payload that no link has.
@@ -69,7 +71,7 @@ def encode_stage(
         raise FleetError(f"a payload of {payload} bytes is outside {MIN_PAYLOAD} to {MAX_PAYLOAD}")
     values = coder.coefficients(layout, features)
     packets: list[bytes] = []
-    first, end = 0, layout.count if rung is None else layout.rung_end(rung)
+    first, end = begin, layout.count if rung is None else layout.rung_end(rung)
     while first < end:
         bodies, count = coder.encode(layout, values, first, end, payload - HEADER_BYTES)
         header = Header(inference_id, layout.stage, coder.number, first, count).pack()
@@ -82,7 +84,8 @@ def encode_stage(
 class StageBuffer:
     """What has arrived of one stage of one inference; any subset of its packets gives a map.
 
-    All packets of a stage are of one codec: the first one's.
+    Packets that do not decode alone wait until all before them are there. All packets of a stage are of one codec: the
+    first one's.
 
     Attributes:
         layout: the stage's layout.
@@ -129,17 +132,19 @@ class StageBuffer:
             return False
         body: bytes | None = packet[HEADER_BYTES:]
         early = not (coder.decodes_alone(self.layout) or self._have[: header.first].all())
-        if early and (header.first, header.count) in self._early:
+        if early and self._early.get((header.first, header.count)) == body:
             return False
+        if early and (not body or (body != b"\0" and body.endswith(b"\0"))):
+            raise PacketError("no encoder makes such a body")
         if coder.pieces:
             run, index = self._piece(header, packet[HEADER_BYTES:])
             if index in self._open.get(run, {}):
                 return False
             body = self._joined(run, index, packet[HEADER_BYTES + 1 :])
         if early and body is not None:
-            if len(self._early) >= MAX_EARLY:
+            self._early[header.first, header.count] = body  # of two that differ, the later one
+            if len(self._early) > MAX_EARLY:
                 del self._early[max(self._early)]
-            self._early[header.first, header.count] = body
         elif body is not None:
             self._decode(coder, header.first, header.count, body)
             self._decode_early(coder)
@@ -178,6 +183,11 @@ class StageBuffer:
             del self._open[next(iter(self._open))]
         self._open[run] = pieces
         return None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether packets are here of which nothing is decoded, for want of those before them."""
+        return bool(self._early) and not self._have.any()
 
     @property
     def complete(self) -> bool:

@@ -33,7 +33,9 @@ ROOTS = 3
 MOST_WEIGHT = 1 << 15
 MOST_BIAS = 1 << 23
 """With at most :data:`MOST_LOOKS` numbers of at most 255 each, every sum stays within 32 bits."""
-MOST_LOOKS = 64
+MOST_LOOKS = 16
+MOST_EDGES = 64
+MOST_EDGE = (1 << 31) - 1
 
 Longs = npt.NDArray[np.int64]
 
@@ -82,8 +84,10 @@ class Contexts:
             raise FleetError(f"contexts of {channels} channels need {WAYS} outlooks and one list of edges in each")
         if not all(0 <= zero < levels for zero in self.zero):
             raise FleetError(f"a channel's zero is one of {levels} levels")
-        if any(list(edges) != sorted(edges) for edges in self.edges):
-            raise FleetError("a channel's edges must ascend")
+        if any(list(edges) != sorted(edges) or len(edges) > MOST_EDGES for edges in self.edges):
+            raise FleetError(f"a channel's edges must ascend, and be {MOST_EDGES} at most")
+        if any(abs(edge) > MOST_EDGE for edges in self.edges for edge in edges):
+            raise FleetError("a channel's edges are numbers of 32 bits")
         if self.tables.sizes != (levels,) * sum(len(edges) + 1 for edges in self.edges) or self.tables.total != TOTAL:
             raise FleetError(f"every context has one table of {levels} entries that add up to {TOTAL}")
         for place, outlook in enumerate(self.outlooks):

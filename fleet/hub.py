@@ -20,6 +20,7 @@ from fleet.inbox import LIMIT, Inbox, Waiting, by_inference
 from fleet.session import HOLD_S, Answer, CloudSession, ExitTask, Taken
 from fleet.unanswered import Unanswered
 
+_SAID_SOMETHING = frozenset({Taken.NEW, Taken.EARLY, Taken.LOCAL_ANSWER})
 _OF_THIS_INFERENCE = frozenset({Taken.NEW, Taken.DUPLICATE, Taken.ANSWERED, Taken.LOCAL_ANSWER})
 
 
@@ -128,7 +129,7 @@ class Hub:
         """When :meth:`next_batch` has something to do although nothing comes, on its clock; None: never."""
         return min(self._held.values(), default=None)
 
-    def next_batch(self, arrived: Mapping[str, Sequence[Waiting]] | None = None, *, now: float = 0.0) -> Batch:
+    def next_batch(self, arrived: Mapping[str, Sequence[Waiting]] | None = None, *, now: float) -> Batch:
         """What to run and publish now, of all cameras; empty when nothing new has come.
 
         Args:
@@ -141,7 +142,7 @@ class Hub:
         malformed: list[tuple[str, Waiting]] = []
         for name, packets in (arrived or {}).items():
             session = self._session(name)
-            groups = by_inference(packets)
+            groups, new = by_inference(packets), False
             for group in groups[:-1]:
                 for packet in group:
                     if packet.is_local_answer and session.take(packet.packet) is Taken.LOCAL_ANSWER:
@@ -151,15 +152,18 @@ class Hub:
             # From the newest back: what only looks like a newer inference must not keep a good one from being heard.
             while groups:
                 takes = [(packet, session.take(packet.packet)) for packet in groups.pop()]
-                heard += ((name, packet) for packet, taken in takes if taken in (Taken.NEW, Taken.LOCAL_ANSWER))
+                heard += ((name, packet) for packet, taken in takes if taken in _SAID_SOMETHING)
                 malformed += ((name, packet) for packet, taken in takes if taken is Taken.MALFORMED)
+                new = new or any(taken is Taken.NEW for _, taken in takes)
                 if any(taken in _OF_THIS_INFERENCE for _, taken in takes):
                     break
             self.overtaken += sum(not packet.is_local_answer for group in groups for packet in group)
-            self._held.pop(name, None)
-            if session.more and self.hold_s > 0:
+            if not session.more:
+                self._held.pop(name, None)
+            elif new and self.hold_s > 0:  # only what says something is worth waiting on
                 self._held[name] = now + self.hold_s
-        self._held = {name: until for name, until in self._held.items() if until > now}
+        # A clock that jumped back must not make anybody wait for longer.
+        self._held = {name: until for name, until in self._held.items() if now < until <= now + self.hold_s}
         tasks: dict[str, ExitTask] = {}
         answers: dict[str, Answer] = {}
         unanswered: list[tuple[str, Unanswered]] = []

@@ -18,7 +18,7 @@ from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
 from fleet.exits import Decider, Prediction
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, ExitNotice, LocalAnswer
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, ExitNotice, Header, LocalAnswer
 from fleet.platforms import PlatformProfile
 from fleet.runtime import CancelledError, StageOutput
 
@@ -220,29 +220,38 @@ class Device:
         latent = self.network.run_picture(image)
         journey.spend(seconds)
 
-        def cut(payload: int) -> list[bytes]:
+        def cut(payload: int, begin: int = 0) -> list[bytes]:
             layout, coder = self.bundle.layouts[PICTURE], self.bundle.coder
-            return encode_stage(layout, latent, inference_id=inference_id, payload=payload, coder=coder)
+            return encode_stage(layout, latent, inference_id=inference_id, payload=payload, coder=coder, begin=begin)
 
         packets = cut(around.payload)
         if (link := around.link) is None:
             around.offer(inference_id, PICTURE, packets)
             return around.now()
         rests = self.race is None and pays_to_rest(self._alone_s, len(packets), link)
-        count = len(packets)
+        unsent, count = packets, len(packets)
         if rests and self.thrifty:
             size, count = thrifty_burst(around.payload)
-            packets = cut(size)
-        bursts = [packets[at : at + count] for at in range(0, len(packets), count)]
+            unsent = cut(size)
+
+        def show(burst: list[bytes]) -> float:
+            around.offer(inference_id, PICTURE, burst)
+            overdue = around.now() + answer_due_s(len(burst), around.link or link)
+            if rests:
+                journey.rest(overdue)
+            return overdue
+
+        while unsent:
+            if max(map(len, unsent)) > around.payload:  # the link was renegotiated while the device rested
+                size, count = thrifty_burst(around.payload)
+                unsent = cut(size, Header.unpack(unsent[0]).first)
+            overdue = show(unsent[:count])
+            unsent = unsent[count:]
         if rests:
             # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it once
             # more, and as often as one event has room for.
-            bursts.append(packets * shows_again(len(packets), link))
-        for burst in bursts:
-            around.offer(inference_id, PICTURE, burst)
-            overdue = around.now() + answer_due_s(len(burst), link)
-            if rests:
-                journey.rest(overdue)
+            packets = cut(thrifty_burst(around.payload)[0] if self.thrifty else around.payload)
+            overdue = show(packets * shows_again(len(packets), around.link or link))
         return overdue
 
     @cached_property

@@ -22,8 +22,8 @@ from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, STALE_WINDOW, Header, Loca
 from fleet.unanswered import Unanswered, Why
 
 REMEMBERED_ANSWERS = 64
-HOLD_S = 0.01
-"""How long an exit waits at most for a packet that was announced: two of the longest take less on most links."""
+HOLD_S = 0.02
+"""How long an exit waits at most for a packet that was announced: the longest takes 17 ms on the slowest PHY."""
 
 
 class Taken(Enum):
@@ -34,6 +34,7 @@ class Taken(Enum):
     STALE = "stale"
     ANSWERED = "answered"
     LOCAL_ANSWER = "local answer"
+    EARLY = "early"
     MALFORMED = "malformed"
 
 
@@ -83,8 +84,8 @@ class CloudSession:
         fused: which stages each exit fuses, oldest first.
         counts: packets by what became of them.
         unanswered: inferences that ended without an answer, for whoever takes them out; the newest only.
-        more: the newest packet is one of the picture, and said that another follows in the same connection event. An
-            exit that begins now would be busy when that comes.
+        more: the newest packet is one of the picture, which is not complete, and said that another follows in the
+            same connection event. An exit that begins now would be busy when that comes.
     """
 
     bundle: Bundle
@@ -99,6 +100,7 @@ class CloudSession:
     _running: int | None = None
     _unsure: tuple[ExitTask, Prediction] | None = None
     more: bool = False
+    _ahead: tuple[int, StageBuffer] | None = None
 
     @property
     def current(self) -> int | None:
@@ -139,22 +141,32 @@ class CloudSession:
             self.more = False
             self._local = Answer(local.inference_id, prediction, LOCAL_ANSWER_STAGE)
             return Taken.LOCAL_ANSWER
-        layout = self.bundle.layouts[header.stage]
-        buffer = None if is_next else self._buffers.get(header.stage)
-        buffer = StageBuffer(layout) if buffer is None else buffer
+        buffer = self._buffer_of(header, is_next=is_next)
         before = buffer.received
         is_new = buffer.add(header, packet)
+        if is_next and buffer.is_waiting:
+            # Nobody can tell yet whether it is what it says: the inference before goes on meanwhile.
+            self._ahead = header.inference_id, buffer
+            return Taken.EARLY
         if is_next:
             self._begin(header.inference_id)
-        self.more = header.more and header.stage == PICTURE
+        self.more = header.more and header.stage == PICTURE and not buffer.complete and self._local is None
         self._buffers[header.stage] = buffer
         # A piece of a run that is not whole yet is new, but says nothing.
         self._fresh = self._fresh or buffer.received > before
         return Taken.NEW if is_new else Taken.DUPLICATE
 
+    def _buffer_of(self, header: Header, *, is_next: bool) -> StageBuffer:
+        """What has arrived of a packet's stage so far."""
+        ahead = self._ahead
+        if is_next and ahead is not None and (ahead[0], ahead[1].layout.stage) == (header.inference_id, header.stage):
+            return ahead[1]
+        there = None if is_next else self._buffers.get(header.stage)
+        return there or StageBuffer(self.bundle.layouts[header.stage])
+
     def _begin(self, inference_id: int) -> None:
         self._tell_unanswered(inference_id)
-        self._running = self._unsure = None
+        self._running = self._unsure = self._ahead = None
         self._current = inference_id
         self._buffers = {}
         self._fresh = self.more = False

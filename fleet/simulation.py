@@ -20,7 +20,7 @@ from fleet.link.accounting import Event, InferenceAccount
 from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import ExitNotice, next_id
-from fleet.session import HOLD_S, Answer, CloudSession, ExitTask
+from fleet.session import HOLD_S, Answer, CloudSession, ExitTask, Taken
 
 Forward = Callable[[int, Sequence[FloatArray]], FloatArray]
 """Exit and its views to logits (classes,)."""
@@ -73,8 +73,11 @@ class SimulatedHub:
             task, self._task = self._task, None
             _, answer = self.session.conclude(task, self.forward(task.stage, task.maps))
         elif self._arriving and self._arriving[0][0] <= now:
-            self.session.take(self._arriving.popleft()[1])
-            self._held_until = now + HOLD_S if self.hold and self.session.more else _NEVER
+            taken = self.session.take(self._arriving.popleft()[1])
+            if not (self.hold and self.session.more):
+                self._held_until = _NEVER
+            elif taken is Taken.NEW:
+                self._held_until = now + HOLD_S
         if self._held_until <= now:
             self._held_until = _NEVER
         if answer is None and self._task is None and self._held_until == _NEVER:

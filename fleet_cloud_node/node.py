@@ -167,7 +167,10 @@ class CloudNode(ManagedNode):
             with self._condition:
                 while self._hub is hub and not hub.waiting and not self._is_due(hub):
                     held = hub.held_until
-                    self._condition.wait(0.5 if held is None else min(0.5, max(held - self.seconds(), 0.0)))
+                    if held is None:
+                        self._condition.wait(0.5)
+                    else:
+                        self.wait(self._condition, held)
                 if self._hub is not hub:
                     return
                 arrived = hub.collect()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fleet.backbones import Backbone, build_backbone, load_weights
 from fleet.baselines.registry import FAMILIES, AnyScheme, Family, State
@@ -155,6 +155,32 @@ def load_index(directory: Path) -> Index:
         raise FleetError(f"{directory} holds no baselines: cannot read {INDEX} ({err.strerror})") from err
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise FleetError(f"{path} is damaged: {type(err).__name__} {' '.join(str(err).split())}") from err
+
+
+def begin_with(model: nn.Module, part: str, directory: Path, bundle: Bundle) -> Mapping[str, Any]:
+    """Give a part that is to be trained further the weights that it has in a folder of baselines.
+
+    Returns:
+        What was spent on them (:meth:`fleet.baselines.training.Run.spent`).
+
+    Raises:
+        FleetError: no baselines there, of another base network, or without that part.
+    """
+    index = load_index(directory)
+    if digest(base_network(bundle)) != index.base:
+        raise FleetError(f"{directory} was trained from another base network than {bundle.path} has")
+    family = next((f for f in FAMILIES if part in f.parts and f.name in index.entries), None)
+    if family is None:
+        raise FleetError(f"{directory} has no finished '{part}' to begin with")
+    entry = index.entries[family.name]
+    state = load_states(directory / Path(entry.file).name, family)[part]
+    try:
+        left = model.load_state_dict(state, strict=False)
+    except RuntimeError as err:
+        raise FleetError(f"{directory}: the weights of {part} do not fit its training: {str(err)[:200]}") from err
+    if odd := [key for key in (*left.missing_keys, *left.unexpected_keys) if not key.endswith("num_batches_tracked")]:
+        raise FleetError(f"{directory}: the weights of {part} do not fit its training: {odd[0]}")
+    return entry.spent[family.parts.index(part)]
 
 
 def load_schemes(bundle: Bundle, directory: str | Path, names: Iterable[str] = ()) -> dict[str, AnyScheme]:

@@ -8,8 +8,8 @@ had not been interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,10 +128,21 @@ class Run:
         config: of the base network's training.
         train: training images.
         output: folder of checkpoints, one file a recipe.
+        before: what was spent on the weights that the recipe begins with (:meth:`spent`), if it is not the first
+            training; the images are then drawn anew.
     """
 
-    def __init__(self, recipe: Recipe, budget: Budget, config: TrainingConfig, train: ImageSet, output: Path) -> None:
-        self.recipe, self.budget, self.output = recipe, budget, output
+    def __init__(
+        self,
+        recipe: Recipe,
+        budget: Budget,
+        config: TrainingConfig,
+        train: ImageSet,
+        output: Path,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recipe, self.budget, self.output, self.before = recipe, budget, output, dict(before or {})
+        config = replace(config, seed=config.seed + int(self.before.get("steps", 0)))
         self.task = Task(config, train, budget.smallest_crop)
         self.epochs = list_epochs((Phase(config.input_size, budget.epochs),), len(train), budget.batch)
         self.steps = sum(epoch.steps for epoch in self.epochs)
@@ -198,7 +209,10 @@ class Run:
         return float(loss.detach())
 
     def _identity(self) -> dict[str, Any]:
-        return {"name": self.recipe.name, "steps": self.steps, "batch": self.budget.batch, "peak": self.budget.peak}
+        begun = {"before": self.before["steps"]} if self.before else {}
+        return {
+            "name": self.recipe.name, "steps": self.steps, "batch": self.budget.batch, "peak": self.budget.peak, **begun
+        }  # fmt: skip
 
     def _save(self) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
@@ -224,16 +238,19 @@ class Run:
         self.step, self.loss, self.seconds = state["step"], state["loss"], state["seconds"]
 
     def spent(self) -> dict[str, Any]:
-        """What went into it, for the compute plan."""
+        """What went into it, for the compute plan; with what went into it before."""
         old, new = self.recipe.parameters()
-        return {
-            "scheme": self.recipe.name,
-            "trained": self.recipe.trained,
+        now = {
             "epochs": self.budget.epochs,
             "images": self.step * self.budget.batch,
             "steps": self.step,
-            "batch": self.budget.batch,
             "seconds": round(self.seconds),
+        }
+        return {
+            "scheme": self.recipe.name,
+            "trained": self.recipe.trained,
+            "batch": self.budget.batch,
+            **{key: value + self.before.get(key, 0) for key, value in now.items()},
             "weights_fine_tuned": sum(p.numel() for p in old),
             "weights_new": sum(p.numel() for p in new),
         }

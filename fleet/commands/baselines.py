@@ -46,6 +46,9 @@ def train(
     cache: Cache = Path("~/.cache/fleet"),
     runs: Runs = Path("runs/baselines"),
     only: Annotated[list[str] | None, typer.Option(help="A part to train; may be repeated. Default: all.")] = None,
+    further: Annotated[
+        Path | None, typer.Option(help="Begin with the finished weights in this folder, such as models/baselines.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
 ) -> None:
     """Train baselines from the base network of a bundle.
@@ -57,7 +60,7 @@ def train(
 
     from fleet.baselines.config import load_baselines_config  # noqa: PLC0415
     from fleet.baselines.registry import begin  # noqa: PLC0415
-    from fleet.baselines.store import base_network  # noqa: PLC0415
+    from fleet.baselines.store import base_network, begin_with  # noqa: PLC0415
     from fleet.baselines.training import Run  # noqa: PLC0415
     from fleet.training.augment import normalise  # noqa: PLC0415
     from fleet.training.checkpoint import only_writer  # noqa: PLC0415
@@ -74,7 +77,9 @@ def train(
     samples = normalise(torch.from_numpy(images.images[:_SAMPLES].copy()))
     for part in parts:
         with only_writer(runs / part):
-            training = Run(begin(part, base, samples), budgets[part], settings, images, runs)
+            recipe = begin(part, base, samples)
+            before = begin_with(recipe.model, part, further, bundle) if further is not None else None
+            training = Run(recipe, budgets[part], settings, images, runs, before)
             _train(training, console)
 
 

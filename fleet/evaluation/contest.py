@@ -185,6 +185,7 @@ class Judge:
                 logits[rows][:, chosen], temperatures, index.classes, self._truths["test"].take(chosen), unit=self.unit
             ),
             Judged(whole.certainty[:, first], whole.answer[:, first], whole.right[:, first]),
+            alone=bool(index.picture.get("alone", True)),
         )
 
     def recorded_sets(self, payload: int) -> Recorded:

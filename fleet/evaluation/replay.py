@@ -141,6 +141,7 @@ def replay(
     fill: bool = False,
     hold: bool = False,
     lost: Array | None = None,
+    content: Array | None = None,
 ) -> Timeline:
     """Let radio and hub run.
 
@@ -155,12 +156,15 @@ def replay(
         hold: an exit begins once the event's last packet is there (:attr:`fleet.session.CloudSession.more`), or
             has not come; else it begins with the first packet, and what comes meanwhile is for the next exit.
         lost: which packets the air loses, shape (stages, most packets, N); none if None. A packet is sent once.
+        content: what a hub can decode in each state, as a set of packets of one stage, which may be sent again as the
+            next; an exit runs where that has grown, and nothing is waited for once it is all. None: every state is
+            another.
     """
     images = len(air.first)
     lanes = np.arange(images)
     offers = np.asarray(offered)
     last = len(offers)
-    hub = _Hub(states, packets.counts, exit_s, hold=hold)
+    hub = _Hub(states, packets.counts, exit_s, hold=hold, content=content)
     log = _Log(air)
     sent = np.zeros((last, images), np.int64)
     event = 0
@@ -174,7 +178,6 @@ def replay(
         burst = np.minimum(left + more, air.link.effective_packets)
         log.begin(event, images)
         ends_us = np.zeros(images)
-        burst_ends = np.full(images, due)
         arriving = []
         for slot in range(int(burst.max())):
             on = burst > slot
@@ -185,19 +188,15 @@ def replay(
             ends_us = np.where(on, ends_us + (T_IFS_US if slot else 0.0) + air.poll_us + T_IFS_US + up_us, ends_us)
             log.add(on, slot, size, up_us)
             heard = on if lost is None else on & ~lost[place, number, lanes]
-            time = due + ends_us * 1e-6
-            arriving.append((heard, place, number, time))
-            # What was announced and does not come is not waited for any longer.
-            burst_ends = np.where(heard, time + HOLD_S * (burst > slot + 1), burst_ends)
+            arriving.append((heard, place, number, due + ends_us * 1e-6, burst > slot + 1))
             sent[place, lanes] += on
-        hub.begin(due, burst_ends)
-        for heard, place, number, time in arriving:
+        for heard, place, number, time, announced in arriving:
             end = packets.ends[place, number, lanes]
             fresh = end > np.where(number > 0, packets.ends[place, number - 1, lanes], 0)
             if packets.numbers is None:
-                hub.take(heard, fresh, place + 1, number + 1, time)
+                hub.take(heard, fresh, place + 1, number + 1, time, announced)
             else:
-                hub.take(heard, heard, place + 1, packets.numbers[place, number, lanes] + 1, time)
+                hub.take(heard, heard, place + 1, packets.numbers[place, number, lanes] + 1, time, announced)
         log.end(any_packets=bool(burst.any()))
         if bool(((stage == last) & (left + more == burst)).all()):
             break
@@ -245,8 +244,13 @@ class _Log:
 class _Hub:
     """Every image's session and processor, as :class:`fleet.simulation.SimulatedHub` without an end."""
 
-    def __init__(self, states: Payload, counts: Array, exit_s: float, *, hold: bool) -> None:
+    def __init__(
+        self, states: Payload, counts: Array, exit_s: float, *, hold: bool, content: Array | None = None
+    ) -> None:
         images = counts.shape[1]
+        self._content = content
+        self._all = (1 << counts[0]) - 1  # the content of the whole picture
+        self._has = np.zeros(images, np.int64)  # its content so far
         self._states, self._counts, self._exit_s, self._hold = states, counts, exit_s, hold
         self._lanes = np.arange(images)
         self._got = np.zeros((len(counts) + 1, images), np.int64)  # by stage; there is none before the first
@@ -256,31 +260,49 @@ class _Hub:
         self._task = np.full(images, -1, np.int32)
         self._busy = np.full(images, np.inf)
         self._planned = np.full(images, np.inf)  # when an exit begins that waits for more packets
-        self._due = self._burst_ends = np.zeros(images)
+        self._held = np.full(images, -np.inf)  # until when an exit waits for what was announced
         self._runs = np.zeros(images, np.int64)
         most = int(counts.sum(axis=0).max()) + 1
         self._state = np.full((images, most), -1, np.int32)
         self._done = np.full((images, most), np.inf)
 
-    def begin(self, due: Array, burst_ends: Array) -> None:
-        """An event begins; after ``burst_ends`` nobody waits for a packet of it any more."""
-        self._due, self._burst_ends = due, burst_ends
+    def take(
+        self, on: BoolVector, fresh: BoolVector, stage: Array, packets: Array, now: Array, announced: BoolVector
+    ) -> None:
+        """One packet of each image in ``on`` arrives: the stage's latest, which has so many by now.
 
-    def take(self, on: BoolVector, fresh: BoolVector, stage: Array, packets: Array, now: Array) -> None:
-        """One packet of each image in ``on`` arrives: the stage's latest, which has so many by now."""
+        Where another was ``announced``, exits wait for it.
+        """
         self._advance(on, now)
         got, lanes = self._got, self._lanes
-        got[stage, lanes] = np.where(on, self._states.arrived(got[stage, lanes], packets), got[stage, lanes])
+        there = got[stage, lanes]
+        got[stage, lanes] = np.where(on, self._states.arrived(there, packets), there)
+        unheard = (got[stage, lanes] != there) & on
         np.maximum(self._newest, stage, out=self._newest, where=on & fresh)
         newest = np.maximum(self._newest, 1)
         own = self._states.level(got[newest, lanes], self._counts[newest - 1, lanes])
         before = self._states.level(got[newest - 1, lanes], self._counts[np.maximum(newest - 2, 0), lanes])
         found = self._states.number[newest, own, before]
         new = on & fresh & (found >= 0) & (found != self._known)
+        if self._content is not None:
+            new &= self._content[found] > self._has
+            np.copyto(self._has, self._content[found], where=new)
+        if self._hold:
+            waits = announced & ~self._is_all
+            np.copyto(self._held, np.where(waits, now + HOLD_S, -np.inf), where=on & (unheard | ~waits))
+            # What waited is decided anew with every packet, in whatever event it comes.
+            again = on & np.isfinite(self._planned)
+            np.copyto(self._planned, np.maximum(self._held, now), where=again)
         np.copyto(self._known, found, where=new)
         self._fresh |= new
         idle = new & np.isinf(self._busy) & np.isinf(self._planned)
         self._start(idle, now)
+
+    @property
+    def _is_all(self) -> BoolVector:
+        """Whose picture is complete, so that nothing is waited for."""
+        found: BoolVector = (self._has == self._all) & (self._content is not None)
+        return found
 
     def finish(self) -> None:
         """No more arrivals."""
@@ -317,12 +339,11 @@ class _Hub:
             self._start(again, ended)
 
     def _start(self, where: BoolVector, now: Array) -> None:
-        """Exits begin, at once or when the burst is over."""
+        """Exits begin, at once or when nothing is waited for any longer."""
         if not self._hold:
             self._run(where, now)
             return
-        at_once = (now < self._due) | (self._burst_ends <= now)
-        np.copyto(self._planned, np.where(at_once, now, self._burst_ends), where=where)
+        np.copyto(self._planned, np.maximum(self._held, now), where=where)
 
     def _run(self, where: BoolVector, now: Array) -> None:
         np.copyto(self._task, self._known, where=where)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from fleet.bundle import Bundle, sha256_of
 from fleet.errors import FleetError
 from fleet.exits import Classes
+from fleet.packet import PICTURE
 from fleet.resources import MANIFEST
 
 FORMAT = 1
@@ -107,7 +108,8 @@ class TraceIndex:
         arrays: SHA-256 by name (``test/truths``), of those that are finished.
         versions: of what recorded.
         sets: the states of lossy links, by bytes of a packet, and of how many first test images.
-        picture: of a bundle with a stage 0 its content and its multiply-accumulates; empty without one.
+        picture: of a bundle with a stage 0 its content, its multiply-accumulates, and whether its packets decode
+            without those before them; empty without one.
     """
 
     bundle: Mapping[str, Any]
@@ -373,7 +375,8 @@ def picture_of(bundle: Bundle) -> dict[str, Any]:
     files = {bundle.picture_file, *bundle.picture.files.values()}
     parts = {"picture": manifest["picture"], "files": {name: bundle.checksums[name] for name in sorted(files)}}
     content = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return {"content": content, "macs": dict(bundle.picture.macs)}
+    alone = bundle.coder.decodes_alone(bundle.layouts[PICTURE])
+    return {"content": content, "macs": dict(bundle.picture.macs), "alone": alone}
 
 
 def picture_set_states(payload: int, most: int, *, twice: bool) -> Payload:

@@ -156,8 +156,14 @@ class PictureTraining:
         assert isinstance(there, PictureExit)
         if there.joins > self.exit.joins:
             raise FleetError(f"the picture's exit of {said} has {there.joins} stages of its own, not {self.exit.joins}")
-        self.encoder.load_state_dict(weights, strict=False)
-        self.exit.load_state_dict(there.state_dict(), strict=False)
+        weights["order"] = self.encoder.order
+        try:
+            self.encoder.load_state_dict(weights)
+            self.exit.load_state_dict(there.state_dict(), strict=False)
+        except RuntimeError as err:
+            raise FleetError(
+                f"the picture of {said} has another transform: train it anew, from a bundle without"
+            ) from err
         low, step = (torch.tensor(v, device=self.device) for v in (layout.quantiser.low, layout.quantiser.step))
         self.mean.copy_(low + step * torch.tensor(layout.mean_levels, device=self.device))
         self.layout = self.make_layout()
@@ -340,9 +346,12 @@ class PictureTraining:
         state = load_checkpoint(path)
         if state["config"] != self.config.to_dict():
             raise FleetError(f"{path} belongs to another configuration; use that one or another --output")
-        self.encoder.load_state_dict(state["encoder"])
-        self.exit.load_state_dict(state["exit"])
-        self.rate.load_state_dict(state["rate"])
+        try:
+            self.encoder.load_state_dict(state["encoder"])
+            self.exit.load_state_dict(state["exit"])
+            self.rate.load_state_dict(state["rate"])
+        except (RuntimeError, KeyError) as err:
+            raise FleetError(f"{path} is of another version of stage 0: begin anew") from err
         if state["ema"] is not None:
             self.ema = Ema(self.trained, self.plan.ema)
             self.ema.load_state_dict(state["ema"])

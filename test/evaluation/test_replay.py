@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.bundle import LocalExit
+from fleet.coders import coder_named
+from fleet.contexts import count_contexts
 from fleet.evaluation.replay import LOCAL_ANSWER_BYTES
 from fleet.evaluation.schemes.ours import Manner
 from fleet.inference import thrifty_burst
+from fleet.layout import count_tables
 from fleet.link.parameters import LinkParameters
 from fleet.packet import LOCAL_ANSWER_STAGE, Header
 from fleet.platforms import PlatformProfile
 
 pytest.importorskip("torch", reason="torch is not installed")
 
-from traced import AS_IS, pictured, traced, with_thresholds
+from traced import AS_IS, Traced, pictured, shown_again, traced, with_thresholds
 
 STAGES = 10
 
@@ -312,6 +315,50 @@ def test_a_frame_that_is_shown_first_ends_as_in_the_simulation(picture_bundle, l
     manner = Manner(picture=True, hold=hold)
     _, who = agree(found, link.replace(payload=40), profile(times), [level], np.linspace(0.02, 0.98, 16), manner=manner)
     assert set(who.tolist()) == ({1} if link.ci_ms > 100 else {0})  # the device, where the radio sleeps for long
+
+
+@pytest.mark.parametrize("loss", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("link", LINKS[:4], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
+def test_a_picture_that_is_shown_twice_ends_as_in_the_simulation_whichever_packets_are_lost(
+    picture_bundle, link, alone, hold, loss
+):
+    """Up to where features follow, which the replay leaves out."""
+    images, link = 16, link.replace(payload=90)
+    if not alone:
+        levels = np.random.default_rng(2).normal(8, 3.2, (200, 40, 4, 4)).round().clip(0, 15).astype(np.int32)
+        layout = replace(picture_bundle.layouts[0], waves=(1,) * 40, contexts=count_contexts(levels, 16))
+        layouts = {
+            n: replace(o, tables=count_tables(o, np.zeros((1, o.channels, o.ladder.finest, o.ladder.finest))))
+            for n, o in picture_bundle.layouts.items()
+        } | {0: layout}
+        picture_bundle = replace(picture_bundle, layouts=layouts, coder=coder_named("fleet"))
+    found = shown_again(pictured_at(picture_bundle, 0.7, images=images, payload=90), link)
+    assert isinstance(found, Traced)
+    speed = profile({0: 0.001, **dict.fromkeys(range(1, STAGES + 1), 0.1)})
+    phases, manner = np.random.default_rng(8).random(images), Manner(picture=True, hold=hold)
+    counts = found.recorded.packets.counts[0]
+    lost, repeats, frames = np.zeros(found.recorded.packets.sizes.shape, np.bool_), np.zeros(images, np.int64), []
+    for image, phase in enumerate(phases):
+        events = []
+        frame, repeats[image] = found.simulated(
+            link.replace(loss=loss), speed, image, phase, exit_s=EXIT_S, seed=image, watch=events, manner=manner
+        )
+        frames.append(frame)
+        sent = [(packet, packet in event.delivered) for event in events for packet in event.sent]
+        shown = [heard for packet, heard in sent if Header.unpack(packet).stage == 0]
+        for place, heard in enumerate(shown):
+            again, number = (1, place - counts[image]) if place >= counts[image] else (0, place)
+            lost[again, number, image] = not heard
+    race = found.race(link, speed, phases, exit_s=EXIT_S, lost=lost, repeats=repeats, manner=manner)
+    outcomes, _, who = race.end([0.7])
+    by_picture = [image for image, frame in enumerate(frames) if frame.outcome.stage == 0]
+    assert len(by_picture) >= (4 if loss < 0.8 else 1)
+    assert any(lost[1, :, image].any() or lost[0, :, image].all() for image in by_picture) or loss < 0.5
+    for image in by_picture:
+        assert race.names[who[image]] == "0 begun", image
+        assert outcomes.latency[image] == pytest.approx(frames[image].outcome.latency, abs=1e-6), image
 
 
 @pytest.mark.parametrize("link", LINKS[:4], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")

@@ -16,8 +16,9 @@ from fleet.evaluation.journeys import RecordedNetwork
 from fleet.evaluation.recording import Batch, packets_of_stage
 from fleet.evaluation.replay import Packets, replay
 from fleet.evaluation.schemes.ours import Manner, Pace, Race, Recorded, split_picture
-from fleet.evaluation.trace import all_states
+from fleet.evaluation.trace import all_states, picture_set_states
 from fleet.inference import Device as Runner
+from fleet.inference import shows_again
 from fleet.link.radios import NRF5340
 from fleet.link.scheduler import Scheduler
 from fleet.session import CloudSession
@@ -67,6 +68,9 @@ class Traced:
         air = Air.at_phases(link, NRF5340, phases)
         if lost is None:
             return Race.on(self.recorded, pace, air, exit_s=exit_s, local=rows, manner=manner)
+        if picture is not None:
+            found = Race.of_picture(self.recorded, pace, air, exit_s=exit_s, manner=manner, lost=lost)
+            return replace(found, timeline=replace(found.timeline, repeats=repeats))
         packets, states = self.recorded.packets, self.recorded.states
         timeline = replay(air, packets, states, pace.offered, exit_s=exit_s, lost=lost)
         return Race(self.recorded, pace, replace(timeline, repeats=repeats))
@@ -186,6 +190,31 @@ def pictured(bundle, *, images=12, payload=40, seed=0, thrifty=False):
         packets, states, judged, plain.recorded.device, plain.recorded.local, plain.recorded.local_stages
     )
     return Traced(bundle, device, exits, recorded, payload)
+
+
+def shown_again(found, link):
+    """The same, with what the hub says of every set of the picture's packets, all of which a device sends twice."""
+    layout, coder, images = found.bundle.layouts[0], found.bundle.coder, len(found.device)
+    sizes, ends = (part[0] for part in (found.recorded.packets.sizes, found.recorded.packets.ends))
+    counts = (sizes > 0).sum(axis=0)
+    states = picture_set_states(found.payload, len(sizes), twice=True)
+    values = coder.coefficients(layout, found.device.latents[0])
+    starts = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+    places = np.arange(layout.count)
+    held = [(places >= s[:, None]) & (places < e[:, None]) for s, e in zip(starts, ends, strict=True)]
+    logits = np.full(((1 << len(ends)) - 1, images, len(found.bundle.classes)), np.nan, np.float16)
+    for number in range(1, 1 << len(ends)):
+        there = np.flatnonzero(number < 1 << counts)
+        alone = coder.decodes_alone(layout)
+        last = len(ends) if alone else ((number ^ (number + 1)) >> 1).bit_length()  # up to the first that is missing
+        have = np.logical_or.reduce([np.zeros_like(held[0]), *(held[k] for k in range(last) if number >> k & 1)])
+        logits[number - 1, there] = found.exits.many(0, [view(coder, layout, values[there], have[there])])
+    rows = [(state.own | state.before) - 1 for state in states.states]
+    truth = Truth(found.device.truths, found.device.classes)
+    judged = judge_rows(logits[rows], np.ones(len(rows)), found.bundle.classes, truth, unit="group")
+    packets = Packets.of(sizes[None], ends[None]).and_again([shows_again(n, link) for n in counts.tolist()])
+    recorded = replace(found.recorded, packets=packets, states=states, exits=judged, alone=alone)
+    return replace(found, recorded=recorded)
 
 
 def with_thresholds(bundle, thresholds, *, parts=False, patient=False):

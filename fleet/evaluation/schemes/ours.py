@@ -35,6 +35,7 @@ class Recorded:
         device: the whole network on the device, one row.
         local: local exits for a race, one row each; None where there are none.
         local_stages: the stages behind which these are.
+        alone: whether packets decode without those before them, where any may be missing.
     """
 
     packets: Packets
@@ -43,6 +44,7 @@ class Recorded:
     device: Judged
     local: Judged | None = None
     local_stages: tuple[int, ...] = ()
+    alone: bool = True
 
 
 def split_picture(
@@ -124,7 +126,7 @@ class Manner:
         hold: the same.
         picture: the picture itself travels, and nothing else, for the hub answers on it whatever its confidence once
             it is complete; without local exits the device rests meanwhile, see :meth:`fleet.inference.Device.infer`.
-        thrifty: of the picture only the first burst goes at once.
+        thrifty: the picture goes in parts, each once the answer to those before is overdue.
     """
 
     agreement: bool = False
@@ -203,9 +205,20 @@ class Race:
         rest = due[counts].sum(axis=0)
         if sets and len(counts) > 1:
             rest = float(due[int(total.max())]) + due[counts[1]]
-        timeline = replay(air, recorded.packets, recorded.states, offered, exit_s=exit_s, hold=manner.hold, lost=lost)
         arrived = [s.own | s.before if sets else s.own + burst * (s.stage - 1) for s in recorded.states.states]
         seen, whole = np.asarray(arrived), (1 << total) - 1 if sets else total
+        if sets and not recorded.alone:
+            seen = (seen ^ (seen + 1)) >> 1  # up to the first that is missing
+        timeline = replay(
+            air,
+            recorded.packets,
+            recorded.states,
+            offered,
+            exit_s=exit_s,
+            hold=manner.hold,
+            lost=lost,
+            content=seen if sets else None,
+        )
         complete = (timeline.state >= 0) & (seen[timeline.state] == whole[:, None])
         # Who is thrifty rests: that was decided by the longest picture.
         rests = (pace.whole - pace.picture > due[np.minimum(total, len(due) - 1)]) & (not local)
