@@ -707,3 +707,23 @@ def test_a_picture_s_packets_are_cut_to_the_link(make_picture):
     assert all(len(packet) <= 40 for _, packet in around.sent)
     assert thrifty_burst(244) == (122, 1)
     assert thrifty_burst(20) == (20, 6)
+
+
+def test_what_is_left_of_a_picture_is_cut_anew_when_the_payload_changes(make_picture):
+    device, around = make_picture(thrifty=True, hub_seconds=1e9)
+    cut = []
+    offer = around.offer
+
+    def then_shrink(inference_id, stage, packets):
+        cut.append((stage, packets, around.link.payload))
+        offer(inference_id, stage, packets)
+        if len(cut) == 1:
+            around.scheduler.configure(around.link.replace(payload=24))
+
+    around.offer = then_shrink
+    infer(device, around)
+    shown = [(packets, payload) for stage, packets, payload in cut if stage == 0]
+    assert all(len(packet) <= payload for packets, payload in shown for packet in packets)
+    runs = [(h.first, h.count) for packets, _ in shown[:-1] for h in map(Header.unpack, packets)]
+    assert [first for first, _ in runs[1:]] == [first + count for first, count in runs[:-1]]  # without a gap
+    assert sum(count for _, count in runs) == device.bundle.layouts[0].count
