@@ -316,7 +316,7 @@ def test_counts_that_run_over_are_refused(first, count, words):
 
 
 def test_a_codec_that_is_not_known_is_refused():
-    packet = Header(7, 3, 9, 0, 1).pack() + bytes(1)
+    packet = Header(7, 3, 7, 0, 1).pack() + bytes(1)
     with pytest.raises(PacketError, match="codec 7"):
         StageBuffer(fixed_layout()).add(Header.unpack(packet), packet)
 

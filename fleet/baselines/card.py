@@ -11,8 +11,9 @@ from typing import Any, Final
 from fleet.baselines.registry import FAMILIES
 from fleet.baselines.store import Index
 from fleet.bundle import Bundle
-from fleet.training.config import TrainingConfig
-from fleet.training.exits import noted_images
+from fleet.training.config import PictureConfig, TrainingConfig
+from fleet.training.exits import noted_images, noted_number
+from fleet.training.picture import PICTURE_IMAGES_NOTE, PICTURE_NOTE
 
 PLAN = "plan.json"
 _HEADER: Final = "| part | what is trained | epochs | images | steps | minutes | weights fine-tuned | new weights |"
@@ -122,6 +123,20 @@ def _fleet(bundle: Bundle, config: TrainingConfig) -> Iterator[dict[str, Any]]:
         "full_command": "raise exits.steps in config/training/backyard-exits.yaml, then "
         "fleet train config/training/backyard-exits.yaml --bundle models/backyard --output NEW",
     }
+    if bundle.picture is not None:
+        yield {
+            "name": "fleet-picture",
+            "parts": "stage 0's transform, exit 0 and first stages of its own",
+            "trained": bundle.notes.get(PICTURE_NOTE, ""),
+            "frozen": False,
+            "images": noted_number(bundle.notes, PICTURE_IMAGES_NOTE, 0),
+            "batch": PictureConfig().batch,
+            "seed": config.seed,
+            "variant": "a short training beside the finished networks",
+            "published": "not in the paper (design section 12.4)",
+            "full_command": "raise picture.steps in config/training/backyard-picture.yaml, then "
+            "fleet train config/training/backyard-picture.yaml --bundle models/backyard --output NEW",
+        }
 
 
 def _entry(family: str, index: Index, config: TrainingConfig) -> dict[str, Any]:

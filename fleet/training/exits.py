@@ -57,8 +57,13 @@ _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart fro
 
 
 def noted_images(notes: Mapping[str, str], otherwise: int) -> int:
-    """What a bundle says of :data:`IMAGES_NOTE`; notes are free text, so anything but a number says nothing."""
-    said = notes.get(IMAGES_NOTE, "")
+    """What a bundle says of :data:`IMAGES_NOTE`."""
+    return noted_number(notes, IMAGES_NOTE, otherwise)
+
+
+def noted_number(notes: Mapping[str, str], name: str, otherwise: int) -> int:
+    """A number that a bundle notes; notes are free text, so anything but a number says nothing."""
+    said = notes.get(name, "")
     return int(said) if said.isdecimal() else otherwise
 
 

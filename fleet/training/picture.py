@@ -35,6 +35,7 @@ from fleet.training.calibrate import begun_shares
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import TrainingConfig
 from fleet.training.data import ImageSet
+from fleet.training.exits import noted_number
 from fleet.training.latents import received_part
 from fleet.training.parts import begun_part, first_part
 from fleet.training.rate import ConditionalRate
@@ -43,8 +44,8 @@ from fleet.training.scores import accuracies, class_and_group_loss, group_matrix
 from fleet.training.steps import ROW_EVERY, StepProgress, run_steps, write_log
 
 CHECKPOINT = "picture.pt"
-PICTURE_NOTE = "picture"
-"""Under which a bundle says how its stage 0 was trained."""
+PICTURE_NOTE, PICTURE_IMAGES_NOTE = "picture", "images of the picture"
+"""Under which a bundle says how its stage 0 was trained, and on how many images in all."""
 LOG = "picture.csv"
 RATE_STEPS, RATE_PEAK = 400, 0.01
 """Steps of the rate's model before the first one of the rest, and its highest learning rate."""
@@ -119,6 +120,7 @@ class PictureTraining:
         )
         self.ema: Ema | None = None
         self.began_with = self.beside = ""  # the bundle, and the checksum of its hub's network
+        self.images_before = 0  # that what it began with was trained on
         self.step = 0
         self.loss = self.bytes = 0.0  # running means; bytes are estimated
         self.rows: list[dict[str, float]] = []
@@ -168,6 +170,7 @@ class PictureTraining:
         self.mean.copy_(low + step * torch.tensor(layout.mean_levels, device=self.device))
         self.layout = self.make_layout()
         self.began_with += f", whose picture: {bundle.notes.get(PICTURE_NOTE, 'not known')}"
+        self.images_before = noted_number(bundle.notes, PICTURE_IMAGES_NOTE, 0)
 
     @property
     def trained(self) -> nn.ModuleDict:
@@ -322,6 +325,7 @@ class PictureTraining:
             "rate": self.rate.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "began_with": self.began_with,
+            "images_before": self.images_before,
             "beside": self.beside,
             "mean": self.mean,
             # The layout follows the mean and the quantiser only now and then.
@@ -356,6 +360,7 @@ class PictureTraining:
             self.ema = Ema(self.trained, self.plan.ema)
             self.ema.load_state_dict(state["ema"])
         self.began_with, self.beside = state["began_with"], state["beside"]
+        self.images_before = state["images_before"]
         self.mean.copy_(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.loss, self.bytes, self.rows = (state[key] for key in ("step", "loss", "bytes", "rows"))

@@ -20,7 +20,7 @@ from fleet.training.calibrate import judged, two_thresholds, with_temperatures
 from fleet.training.checkpoint import load_checkpoint
 from fleet.training.config import parse_config
 from fleet.training.data import load_training_sets
-from fleet.training.picture import CHECKPOINT, PICTURE_NOTE, PictureTraining
+from fleet.training.picture import CHECKPOINT, PICTURE_IMAGES_NOTE, PICTURE_NOTE, PictureTraining
 
 COUNTED = 4000
 """Training images that the codec's frequency tables are counted on."""
@@ -89,5 +89,5 @@ def export_picture_run(run: Path, bundle: Bundle, output: Path, *, data: Path | 
         decider=decider,
         picture=stage,
         picture_file=PICTURE_EXIT,
-        notes={**plain.notes, PICTURE_NOTE: note},
+        notes={**plain.notes, PICTURE_NOTE: note, PICTURE_IMAGES_NOTE: str(images + training.images_before)},
     ).save()
