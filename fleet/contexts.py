@@ -9,7 +9,7 @@ frequency tables. Camera and hub must agree to the last bit, so everything here 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -109,79 +109,96 @@ class Contexts:
 
     def on(self, grid: int) -> Model:
         """The model on maps of ``grid`` cells a side."""
-        return _model(self, grid)
+        if grid not in self._models:
+            self._models[grid] = _model(self, grid)
+        return self._models[grid]
+
+    @cached_property
+    def _models(self) -> dict[int, Model]:
+        return {}
 
 
 @dataclass(frozen=True)
 class Model:
-    """Contexts laid out for every number of a map. Numbers are counted as flat indices into (channels, cells).
+    """Contexts laid out for every number of a map, in the order in which they travel.
 
     Attributes:
-        contexts: of which it is made.
         levels: of the quantiser.
-        zero: of each number, shape (count,).
-        value_at: which numbers are looked at for it, ``count`` where there is none, shape (count, most looks).
+        order: their flat indices into (channels, cells), shape (count,).
+        zero: the level from which each counts.
+        value_at: which numbers are looked at for it, by flat index, ``count`` where there is none, shape (count, looks).
         value_by: with which weights, same shape.
         size_at: the same of the second sum.
         size_by: the same.
         bias: of each number.
-        first_table: of its channel.
         channel: of each number.
-        edges: by channel.
+        first_table: of each channel.
+        edges: of each channel.
+        starts: where the numbers of a lattice begin, ascending; what is looked at for them lies before.
     """
 
-    contexts: Contexts
     levels: int
+    order: Longs
     zero: Longs
     value_at: Longs
     value_by: Longs
     size_at: Longs
     size_by: Longs
     bias: Longs
-    first_table: Longs
     channel: Longs
-    edges: Longs
+    first_table: Longs
+    edges: tuple[Longs, ...]
+    starts: Longs
 
-    def look(self, known: Longs, at: Longs) -> tuple[Longs, Longs]:
-        """Where numbers are expected, and which table each has.
+    def look(self, known: Longs, start: int, end: int) -> tuple[Longs, Longs]:
+        """Where the numbers from one place in the order to another are expected, and which table each has.
 
         Args:
-            known: every number less its zero, 0 where it is not known, and one more 0 at the end, shape (count + 1,).
-            at: flat indices of the numbers, shape (n,).
+            known: every number less its zero, by flat index, 0 where it is not known, and one more 0 at the end, shape
+                (count + 1,).
+            start: the first number's place.
+            end: the place behind the last.
 
         Returns:
-            The level that symbol 0 stands for, modulo ``levels``, and the table, shapes (n,).
+            The level that symbol 0 stands for, modulo ``levels``, and the table, shapes (end - start,).
         """
-        guess = (np.einsum("nk,nk->n", known[self.value_at[at]], self.value_by[at]) + UNIT // 2) // UNIT
-        width = np.einsum("nk,nk->n", np.abs(known[self.size_at[at]]), self.size_by[at]) + self.bias[at]
-        behind = (width[:, None] > self.edges[self.channel[at]]).sum(axis=1)
-        return self.zero[at] + guess - self.levels // 2, self.first_table[at] + behind
+        run = slice(start, end)
+        guess = ((known[self.value_at[run]] * self.value_by[run]).sum(axis=1) + UNIT // 2) // UNIT
+        width = (np.abs(known[self.size_at[run]]) * self.size_by[run]).sum(axis=1) + self.bias[run]
+        channel = self.channel[run]
+        table = np.empty(end - start, np.int64)
+        for c in range(int(channel[0]), int(channel[-1]) + 1):
+            own = slice(*np.searchsorted(channel, (c, c + 1)))
+            table[own] = self.first_table[c] + np.searchsorted(
+                self.edges[c], width[own]
+            )  # an edge itself is not behind
+        return self.zero[run] + guess - self.levels // 2, table
+
+    def cuts(self, first: int, end: int) -> list[int]:
+        """Where a run's lattices begin, and its end."""
+        inside = self.starts[np.searchsorted(self.starts, first, side="right") : np.searchsorted(self.starts, end)]
+        return [first, *inside.tolist(), end]
 
 
-@lru_cache(maxsize=16)
 def _model(contexts: Contexts, grid: int) -> Model:
     channels, cells = len(contexts.zero), grid * grid
-    count = channels * cells
     row, column = np.divmod(np.arange(cells), grid)
+    channel = np.arange(channels).repeat(cells)
+    lattice = ((row + 2 * column + np.arange(channels)[:, None]) % WAYS).ravel()
+    order = np.lexsort((lattice, channel))
+    place = WAYS * channel + lattice  # of an outlook
     tables = np.asarray([len(edges) + 1 for edges in contexts.edges])
-    most = max(map(len, contexts.edges), default=0)
-    # An edge that nothing lies behind, for channels with fewer.
-    edges = np.full((channels, most), np.iinfo(np.int64).max, np.int64)
-    for channel, own in enumerate(contexts.edges):
-        edges[channel, : len(own)] = own
-    laid = [_laid(contexts, grid, kind) for kind in ("values", "sizes")]
-    lattice = (row + 2 * column + np.arange(channels)[:, None]) % WAYS  # (channels, cells)
-    bias = np.asarray([o.bias for o in contexts.outlooks]).reshape(channels, WAYS)
+    laid = [part[order] for kind in ("values", "sizes") for part in _laid(contexts, grid, kind)]
     return Model(
-        contexts,
         contexts.tables.sizes[0],
-        np.repeat(np.asarray(contexts.zero, np.int64), cells),
-        *laid[0],
-        *laid[1],
-        np.take_along_axis(bias, lattice, axis=1).ravel(),
-        np.repeat(np.cumsum(tables) - tables, cells),
-        np.arange(count) // cells,
-        edges,
+        order,
+        np.asarray(contexts.zero, np.int64)[channel[order]],
+        *laid,
+        np.asarray([o.bias for o in contexts.outlooks], np.int64)[place[order]],
+        channel[order],
+        np.cumsum(tables) - tables,
+        tuple(np.asarray(edges, np.int64) for edges in contexts.edges),
+        np.flatnonzero(np.diff(place[order], prepend=-1)),
     )
 
 

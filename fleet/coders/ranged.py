@@ -136,14 +136,13 @@ _ANY = constriction.stream.model.Categorical(perfect=False)
 
 def _run(layout: StageLayout, values: IntArray, first: int, end: int) -> _Run:
     """The run from ``first`` to ``end`` of all coefficients in order."""
-    at = layout.spread_order[first:end]
     if layout.contexts is None:
-        places = layout.kinds[at]
+        places = layout.kinds[layout.spread_order[first:end]]
         return _Run(_tables_of(layout), places, values[first:end] + _shift(layout, places), by_table=True)
     model = layout.contexts.on(layout.ladder.finest)
     known = np.zeros(layout.count + 1, np.int64)
-    known[layout.spread_order[:end]] = values[:end] - model.zero[layout.spread_order[:end]]
-    lowest, where = model.look(known, at)
+    known[model.order[:end]] = values[:end] - model.zero[:end]
+    lowest, where = model.look(known, first, end)
     symbols = ((values[first:end] - lowest) % layout.quantiser.levels).astype(np.int32)
     return _Run(layout.contexts.tables, where, symbols, by_table=False)
 
@@ -164,25 +163,18 @@ def _decode_guessed(
     """Lattice by lattice: what is looked at for one lies in those before."""
     if first and before is None:
         raise PacketError(f"the first {first} coefficients are not known yet")
-    model, order = contexts.on(layout.ladder.finest), layout.spread_order
+    model = contexts.on(layout.ladder.finest)
     known = np.zeros(layout.count + 1, np.int64)
     if before is not None:
-        known[order[:first]] = before[:first] - model.zero[order[:first]]
+        known[model.order[:first]] = before[:first] - model.zero[:first]
     values = np.empty(count, np.int32)
-    for start, end in itertools.pairwise(_cuts(layout, first, first + count)):
-        at = order[start:end]
-        lowest, where = model.look(known, at)
+    for start, end in itertools.pairwise(model.cuts(first, first + count)):
+        lowest, where = model.look(known, start, end)
         symbols = decoder.decode(_ANY, contexts.tables.shares[where])
         found = (lowest + symbols) % layout.quantiser.levels
-        known[at] = found - model.zero[at]
+        known[model.order[start:end]] = found - model.zero[start:end]
         values[start - first : end - first] = found
     return values
-
-
-def _cuts(layout: StageLayout, first: int, end: int) -> list[int]:
-    """Where a run's lattices begin, and its end."""
-    lattices = layout.lattices[layout.spread_order[first:end]]
-    return [first, *(first + 1 + np.flatnonzero(np.diff(lattices))).tolist(), end]
 
 
 def _tables_of(layout: StageLayout) -> Tables:
