@@ -126,7 +126,8 @@ class Model:
         levels: of the quantiser.
         order: their flat indices into (channels, cells), shape (count,).
         zero: the level from which each counts.
-        value_at: which numbers are looked at for it, by flat index, ``count`` where there is none, shape (count, looks).
+        value_at: which numbers are looked at for it, by flat index, ``count`` where there is none, shape (count, most
+            looks).
         value_by: with which weights, same shape.
         size_at: the same of the second sum.
         size_by: the same.
@@ -169,9 +170,8 @@ class Model:
         table = np.empty(end - start, np.int64)
         for c in range(int(channel[0]), int(channel[-1]) + 1):
             own = slice(*np.searchsorted(channel, (c, c + 1)))
-            table[own] = self.first_table[c] + np.searchsorted(
-                self.edges[c], width[own]
-            )  # an edge itself is not behind
+            # An edge itself is not behind it.
+            table[own] = self.first_table[c] + np.searchsorted(self.edges[c], width[own])
         return self.zero[run] + guess - self.levels // 2, table
 
     def cuts(self, first: int, end: int) -> list[int]:
@@ -188,12 +188,15 @@ def _model(contexts: Contexts, grid: int) -> Model:
     order = np.lexsort((lattice, channel))
     place = WAYS * channel + lattice  # of an outlook
     tables = np.asarray([len(edges) + 1 for edges in contexts.edges])
-    laid = [part[order] for kind in ("values", "sizes") for part in _laid(contexts, grid, kind)]
+    (value_at, value_by), (size_at, size_by) = (_laid(contexts, grid, kind) for kind in ("values", "sizes"))
     return Model(
         contexts.tables.sizes[0],
         order,
         np.asarray(contexts.zero, np.int64)[channel[order]],
-        *laid,
+        value_at[order],
+        value_by[order],
+        size_at[order],
+        size_by[order],
         np.asarray([o.bias for o in contexts.outlooks], np.int64)[place[order]],
         channel[order],
         np.cumsum(tables) - tables,
