@@ -121,6 +121,7 @@ class PictureTraining:
         self.ema: Ema | None = None
         self.began_with = self.beside = ""  # the bundle, and the checksum of its hub's network
         self.images_before = 0  # that what it began with was trained on
+        self.start: dict[str, Tensor] | None = None  # a finished picture's weights, where some of it is kept
         self.step = 0
         self.loss = self.bytes = 0.0  # running means; bytes are estimated
         self.rows: list[dict[str, float]] = []
@@ -171,6 +172,8 @@ class PictureTraining:
         self.layout = self.make_layout()
         self.began_with += f", whose picture: {bundle.notes.get(PICTURE_NOTE, 'not known')}"
         self.images_before = noted_number(bundle.notes, PICTURE_IMAGES_NOTE, 0)
+        if self.plan.keep > 0:
+            self.start = {key: value.detach().clone() for key, value in self._averaged().items()}
 
     @property
     def trained(self) -> nn.ModuleDict:
@@ -182,6 +185,17 @@ class PictureTraining:
         """Whether the run's last step is done and its result, averages included, is what the weights are."""
         last = self.rows[-1] if self.rows else {"bytes": 0.0}
         return self.step >= self.plan.steps and "bytes" not in last and last["step"] == self.step
+
+    def _averaged(self) -> dict[str, Tensor]:
+        return {**self.trained.state_dict(), "mean": self.mean}
+
+    def _keep_some(self) -> None:
+        """Go back to the start by as much as the plan says."""
+        if self.start is None:
+            return
+        for key, value in self._averaged().items():
+            if value.is_floating_point():
+                value.lerp_(self.start[key].to(value), self.plan.keep)
 
     def make_layout(self) -> StageLayout:
         """The layout with the quantiser as it is now."""
@@ -271,6 +285,7 @@ class PictureTraining:
         if not self.settled:
             if self.ema is not None:
                 self.trained.load_state_dict(self.ema.model.state_dict())
+            self._keep_some()
             self.layout = self.make_layout()
             self.rows.append({"step": float(self.step), "loss": self.loss} | self.evaluate())
             self.save()
@@ -326,6 +341,7 @@ class PictureTraining:
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "began_with": self.began_with,
             "images_before": self.images_before,
+            "start": self.start,
             "beside": self.beside,
             "mean": self.mean,
             # The layout follows the mean and the quantiser only now and then.
@@ -360,7 +376,7 @@ class PictureTraining:
             self.ema = Ema(self.trained, self.plan.ema)
             self.ema.load_state_dict(state["ema"])
         self.began_with, self.beside = state["began_with"], state["beside"]
-        self.images_before = state["images_before"]
+        self.images_before, self.start = state["images_before"], state["start"]
         self.mean.copy_(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.loss, self.bytes, self.rows = (state[key] for key in ("step", "loss", "bytes", "rows"))
