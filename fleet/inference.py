@@ -18,7 +18,7 @@ from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
 from fleet.exits import Decider, Prediction
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, ExitNotice, Header, LocalAnswer
+from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, PICTURE, ExitNotice, Header, LocalAnswer
 from fleet.platforms import PlatformProfile
 from fleet.runtime import CancelledError, StageOutput
 
@@ -87,8 +87,9 @@ def pays_to_rest(alone_s: float, packets: int, link: LinkParameters) -> bool:
     return alone_s > answer_due_s(packets, link)
 
 
-THRIFTY_BYTES = 122
-"""What a thrifty device sends of the picture before it waits whether that is enough: half of the longest packet."""
+THRIFTY_BYTES = MAX_PAYLOAD
+"""What a thrifty device sends of the picture before it waits whether that is enough. On the calibration pictures, half as
+much a time takes as many bytes in the end, with twice the waits and their energy."""
 
 
 def thrifty_burst(payload: int) -> tuple[int, int]:

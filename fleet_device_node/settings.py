@@ -35,7 +35,7 @@ class DeviceSettings:
     )
     thrifty: bool = setting(
         False,
-        "the picture goes in parts of 122 bytes, each if those before do not suffice; for models with a stage 0",
+        "the picture goes in parts of 244 bytes, each if those before do not suffice; for models with a stage 0",
         read_only=True,
     )
     platform: str = setting("native", "platform profile to pace the stages to: a name or a YAML file", read_only=True)

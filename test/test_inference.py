@@ -682,7 +682,8 @@ def test_a_race_does_not_rest_and_offers_no_features_while_the_answer_is_due(mak
     assert [stage for _, stage, _, _ in around.offers] == [0]
 
 
-def test_a_thrifty_device_sends_more_only_where_what_it_sent_does_not_suffice(make_picture):
+def test_a_thrifty_device_sends_more_only_where_what_it_sent_does_not_suffice(make_picture, monkeypatch):
+    monkeypatch.setattr("fleet.inference.THRIFTY_BYTES", 122)  # more parts of a small picture
     device, around = make_picture(thrifty=True, hub=lambda task: SURE)
     infer(device, around)
     ((_, _, burst, _),) = around.offers
@@ -705,8 +706,8 @@ def test_a_picture_s_packets_are_cut_to_the_link(make_picture):
     device, around = make_picture()
     infer(device, around)
     assert all(len(packet) <= 40 for _, packet in around.sent)
-    assert thrifty_burst(244) == (122, 1)
-    assert thrifty_burst(20) == (20, 6)
+    assert thrifty_burst(244) == (244, 1)
+    assert thrifty_burst(20) == (20, 12)
 
 
 def test_what_is_left_of_a_picture_is_cut_anew_when_the_payload_changes(make_picture):

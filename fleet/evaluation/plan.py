@@ -111,7 +111,7 @@ VARIANTS: Mapping[str, Variant] = {
         picture=True, race=True, undecided=("hold",), step="4, 7", note=f"{_PICTURE}; with a race it never rests"
     ),
     "fleet-picture-thrifty": Variant(
-        picture=True, thrifty=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; it goes in parts of 122 bytes"
+        picture=True, thrifty=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; it goes in parts of 244 bytes"
     ),
 }
 PLAIN = "fleet"

@@ -363,7 +363,8 @@ def test_a_picture_that_is_shown_twice_ends_as_in_the_simulation_whichever_packe
 
 @pytest.mark.parametrize("link", LINKS[:4], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
 @pytest.mark.parametrize("level", [0.4, 0.85])
-def test_a_thrifty_frame_ends_as_in_the_simulation(picture_bundle, link, level):
+def test_a_thrifty_frame_ends_as_in_the_simulation(picture_bundle, link, level, monkeypatch):
+    monkeypatch.setattr("fleet.inference.THRIFTY_BYTES", 122)  # more parts of a small picture
     found = pictured_at(picture_bundle, level, images=16, payload=40, thrifty=True)
     times = {0: 0.001, **dict.fromkeys(range(1, STAGES + 1), 0.05)}
     manner = Manner(picture=True, thrifty=True)
