@@ -77,10 +77,11 @@ def export_picture_run(run: Path, bundle: Bundle, output: Path, *, data: Path | 
         raise FleetError(f"cannot write the bundle to {output}: {err.strerror}") from err
     stage = export_picture(output, training.encoder.cpu(), training.exit.cpu(), base_network(bundle), layouts[PICTURE])
     images = training.step * training.plan.batch
+    kept = f"; of the weights it began with, {training.plan.keep:.0%} are kept" if training.start is not None else ""
     note = (
         f"stage 0 was trained on {images:,} images behind the finished networks of {training.began_with}: "
         f"{training.plan.steps} steps, batch {training.plan.batch}, about {training.plan.bytes} bytes a picture, seed "
-        f"{config.seed}; the first {training.plan.stages} stages of its exit are its own"
+        f"{config.seed}; the first {training.plan.stages} stages of its exit are its own{kept}"
     )
     return replace(
         plain,
