@@ -289,6 +289,7 @@ def test_a_stage_of_more_coefficients_than_a_header_can_count_is_cut_at_4095():
 )
 def test_the_shipped_model_s_stages_are_the_same_packets_in_both(entry, order):
     number, latent = entry["n"], {**entry["latent"], "order": order}
+    latent.pop("contexts", None)  # test_protocol_contexts.py
     random = np.random.default_rng(number)
     layout, stage = layout_from_manifest(number, latent), integer_ladder.Stage(number, latent)
     shape = (layout.channels, layout.ladder.finest, layout.ladder.finest)
@@ -306,5 +307,5 @@ def test_the_shipped_manifest_has_every_key_that_the_document_names():
     (table,) = re.findall(r"\| key of `latent`.*?\n\n", DOCUMENT, re.DOTALL)
     named = {key for row in table.strip().splitlines()[2:] for key in re.findall(r"`(\w+)`", row.split("|")[1])}
     for entry in SHIPPED["stages"]:
-        assert set(entry.get("latent", named)) | {"waves"} == named
+        assert set(entry.get("latent", named)) | {"waves", "contexts"} == named
     assert set(SHIPPED["picture"]["latent"]) == named

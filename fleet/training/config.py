@@ -176,6 +176,7 @@ class PictureConfig:
         hard: weight of the loss against the labels.
         soft: weight of the loss against the whole network's own answers (distillation).
         close: weight of the squared distance between the picture and what the exit makes of it.
+        rate_steps: steps of the rate's model before the first one of the rest.
         keep: share of the weights that a training of a finished picture began with in those that it ends with; the mean
             of both often does better on new images than either (Wortsman et al. 2022, WiSE-FT).
     """
@@ -195,6 +196,7 @@ class PictureConfig:
     hard: float = 0.5
     soft: float = 1.0
     close: float = 0.1
+    rate_steps: int = 400
     keep: float = 0.0
 
 

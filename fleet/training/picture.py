@@ -47,8 +47,8 @@ CHECKPOINT = "picture.pt"
 PICTURE_NOTE, PICTURE_IMAGES_NOTE = "picture", "images of the picture"
 """Under which a bundle says how its stage 0 was trained, and on how many images in all."""
 LOG = "picture.csv"
-RATE_STEPS, RATE_PEAK = 400, 0.01
-"""Steps of the rate's model before the first one of the rest, and its highest learning rate."""
+RATE_PEAK = 0.01
+"""Highest learning rate of the rate's model."""
 _DRAW, _AUGMENT, _PARTS = 6 << 20, 7 << 20, 8 << 20  # random streams, apart from those of the other trainings
 
 
@@ -201,8 +201,9 @@ class PictureTraining:
         """The layout with the quantiser as it is now."""
         return picture_layout(self.encoder, self.mean)
 
-    def begin_rate(self, steps: int = RATE_STEPS) -> None:
+    def begin_rate(self) -> None:
         """Learn what the numbers cost as they are, before they are asked to cost less."""
+        steps = self.plan.rate_steps
         optimiser = torch.optim.Adam(self.rate.parameters(), lr=RATE_PEAK)
         with torch.no_grad():
             self.rate.zero.copy_(torch.tensor(self.layout.mean_levels))

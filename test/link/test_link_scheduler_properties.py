@@ -126,11 +126,12 @@ class LifeOfALink(RuleBasedStateMachine):
         assert event.index == self.index
         assert len(event.sent) <= self.link.effective_packets
         assert len(event.sent) == min(len(self.waiting), self.room(notice=after.exits_sent > before.exits_sent))
-        for packet, promised in zip(event.sent, self.waiting, strict=False):
+        for place, (packet, promised) in enumerate(zip(event.sent, self.waiting, strict=False)):
             header = Header.unpack(packet)
+            assert header.more == (place < len(event.sent) - 1)
             assert header.inference_id == self.newest[0]
             assert header.stage in (0, self.newest[1])
-            assert packet[:5] == promised[:5]
+            assert (packet[:2], packet[2] & 0x7F, packet[3:5]) == (promised[:2], promised[2], promised[3:5])
             assert packet[8:] == promised[8:]
             assert header.age == min(15, self.index - self.first_index)
             assert header.sequence == self.sequence % 256

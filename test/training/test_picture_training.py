@@ -27,7 +27,9 @@ from fleet.training.steps import StepProgress
 CONFIG = TrainingConfig(
     input_size=32,
     data=DataConfig(train=("train.tar.gz",), calibration=8, classes="classes.tsv"),
-    picture=PictureConfig(grid=4, luma=4, chroma=1, levels=32, bytes=20, stages=3, steps=6, batch=4, peak=0.01),
+    picture=PictureConfig(
+        grid=4, luma=4, chroma=1, levels=32, bytes=20, stages=3, steps=6, batch=4, peak=0.01, rate_steps=20
+    ),
 )
 
 
