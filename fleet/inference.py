@@ -77,9 +77,19 @@ def answer_due_s(packets: int, link: LinkParameters) -> float:
     return (math.ceil(packets / link.effective_packets) + 1) * link.ci_s + HUB_S
 
 
-def shows_again(packets: int, link: LinkParameters) -> int:
-    """How often a picture of so many packets is sent in one event once the hub has not answered to it."""
-    return max(1, link.effective_packets // packets)
+MOST_EVENTS = 8
+"""In so many events a picture is shown again at most: if three packets in four are lost, mostly all have come by then."""
+
+
+def shows_again(packets: int, alone_s: float, link: LinkParameters) -> int:
+    """How often a picture of so many packets is sent again once the hub has not answered to it.
+
+    As often as an event has room for, in as many events as leave the device, which would take ``alone_s`` by itself,
+    no later than twice that in the end: nobody knows whether the hub is gone or the air is bad.
+    """
+    spare = alone_s - answer_due_s(packets, link) - HUB_S
+    events = int(min(max(spare / link.ci_s - 1, 1), MOST_EVENTS))
+    return max(1, events * link.effective_packets // packets)
 
 
 def pays_to_rest(alone_s: float, packets: int, link: LinkParameters) -> bool:
@@ -249,10 +259,9 @@ class Device:
             overdue = show(unsent[:count])
             unsent = unsent[count:]
         if rests:
-            # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it once
-            # more, and as often as one event has room for.
+            # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it again.
             packets = cut(thrifty_burst(around.payload)[0] if self.thrifty else around.payload)
-            overdue = show(packets * shows_again(len(packets), around.link or link))
+            overdue = show(packets * shows_again(len(packets), self._alone_s, around.link or link))
         return overdue
 
     @cached_property

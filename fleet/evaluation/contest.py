@@ -154,12 +154,13 @@ class Judge:
         found: Recorded = self._known[key]
         return found
 
-    def recorded_picture_sets(self, link: LinkParameters, *, twice: bool) -> Recorded:
+    def recorded_picture_sets(self, link: LinkParameters, *, twice: bool, alone_s: float) -> Recorded:
         """What the trace has of FLEET's stage 0 for any set of packets, of the first test images that the unit judges.
 
         Args:
             link: on which they travel.
-            twice: the device sends all of them once more, as often as one event has room for.
+            twice: the device sends all of them again (:func:`fleet.inference.shows_again`).
+            alone_s: seconds that it takes by itself.
 
         Raises:
             FleetError: it has none.
@@ -174,7 +175,7 @@ class Judge:
         rows = [(state.own | state.before) - 1 for state in states.states]
         packets = Packets.of(sizes, ends)
         if twice:
-            packets = packets.and_again([shows_again(n, link) for n in packets.counts[0].tolist()])
+            packets = packets.and_again([shows_again(n, alone_s, link) for n in packets.counts[0].tolist()])
         temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(rows)
         whole = self.device("test")
         first = slice(0, len(chosen))
@@ -405,11 +406,16 @@ class Contest:
             return [()]
         return list(dict.fromkeys([(), *((n,) for n in stages), stages]))
 
+    @property
+    def alone_s(self) -> float:
+        """Seconds that a device takes for the whole network once it has shown the picture."""
+        pace = self.pace(picture=True)
+        return pace.whole - (pace.picture or 0.0)
+
     def rests(self, link: LinkParameters) -> bool:
         """Whether a device that has shown the longest picture and does not race waits for the answer."""
-        pace = self.pace(picture=True)
         counts = self.judge.recorded_picture("calibration", link.payload, thrifty=False).packets.counts
-        return pays_to_rest(pace.whole - (pace.picture or 0.0), int(counts.max()), link)
+        return pays_to_rest(self.alone_s, int(counts.max()), link)
 
     def race(
         self, variant: Variant, manner: Manner, split: Split, link: LinkParameters, heads: tuple[int, ...]

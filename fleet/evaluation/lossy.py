@@ -53,7 +53,7 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
     results = {name: r for name, r in contest.results(link, {}).items() if r.outcomes is not None and _plain(name)}
     shown = {VARIANTS[name].picture for name in results if name in VARIANTS}
     sets = {
-        picture: contest.judge.recorded_picture_sets(link, twice=contest.rests(link))
+        picture: contest.judge.recorded_picture_sets(link, twice=contest.rests(link), alone_s=contest.alone_s)
         if picture
         else contest.judge.recorded_sets(link.payload)
         for picture in shown

@@ -334,7 +334,7 @@ def test_a_picture_that_is_shown_twice_ends_as_in_the_simulation_whichever_packe
             for n, o in picture_bundle.layouts.items()
         } | {0: layout}
         picture_bundle = replace(picture_bundle, layouts=layouts, coder=coder_named("fleet"))
-    found = shown_again(pictured_at(picture_bundle, 0.7, images=images, payload=90), link)
+    found = shown_again(pictured_at(picture_bundle, 0.7, images=images, payload=90), link, STAGES * 0.1)
     assert isinstance(found, Traced)
     speed = profile({0: 0.001, **dict.fromkeys(range(1, STAGES + 1), 0.1)})
     phases, manner = np.random.default_rng(8).random(images), Manner(picture=True, hold=hold)

@@ -192,7 +192,7 @@ def pictured(bundle, *, images=12, payload=40, seed=0, thrifty=False):
     return Traced(bundle, device, exits, recorded, payload)
 
 
-def shown_again(found, link):
+def shown_again(found, link, alone_s):
     """The same, with what the hub says of every set of the picture's packets, all of which a device sends twice."""
     layout, coder, images = found.bundle.layouts[0], found.bundle.coder, len(found.device)
     sizes, ends = (part[0] for part in (found.recorded.packets.sizes, found.recorded.packets.ends))
@@ -212,7 +212,7 @@ def shown_again(found, link):
     rows = [(state.own | state.before) - 1 for state in states.states]
     truth = Truth(found.device.truths, found.device.classes)
     judged = judge_rows(logits[rows], np.ones(len(rows)), found.bundle.classes, truth, unit="group")
-    packets = Packets.of(sizes[None], ends[None]).and_again([shows_again(n, link) for n in counts.tolist()])
+    packets = Packets.of(sizes[None], ends[None]).and_again([shows_again(n, alone_s, link) for n in counts.tolist()])
     recorded = replace(found.recorded, packets=packets, states=states, exits=judged, alone=alone)
     return replace(found, recorded=recorded)
 
