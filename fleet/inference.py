@@ -78,7 +78,7 @@ def answer_due_s(packets: int, link: LinkParameters) -> float:
 
 
 MOST_EVENTS = 8
-"""In so many events a picture is shown again at most: if three packets in four are lost, mostly all have come by then."""
+"""In so many events a picture is shown again at most: if three packets in four are lost, all have mostly come then."""
 
 
 def shows_again(packets: int, alone_s: float, link: LinkParameters) -> int:
