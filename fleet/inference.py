@@ -98,8 +98,7 @@ def pays_to_rest(alone_s: float, packets: int, link: LinkParameters) -> bool:
 
 
 THRIFTY_BYTES = MAX_PAYLOAD
-"""What a thrifty device sends of the picture before it waits whether that is enough. On the calibration pictures, parts
-of half as many bytes take as many in the end, with twice the waits and their energy."""
+"""What a thrifty device sends of the picture before it waits whether that is enough: the longest packet there is."""
 
 
 def thrifty_burst(payload: int) -> tuple[int, int]:
