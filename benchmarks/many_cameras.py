@@ -50,7 +50,7 @@ from fleet.fusion import load_cloud
 from fleet.hub import Batch, Hub
 from fleet.inference import Device
 from fleet.link.parameters import LinkParameters
-from fleet.packet import HEADER
+from fleet.packet import Header
 from fleet.platforms import load_profile
 from fleet.resources import find_model
 from fleet.runtime import DeviceNetwork
@@ -108,7 +108,7 @@ class Played:
     @property
     def inference(self) -> tuple[str, int]:
         """Camera and inference id."""
-        return self.camera, HEADER.unpack_from(self.packet)[0]
+        return self.camera, Header.unpack(self.packet).inference_id
 
 
 def read_bag(path: Path) -> list[Played]:

@@ -17,7 +17,7 @@ from fleet.bags.writer import BagWriter
 from fleet.inference import Device
 from fleet.link.accounting import Event
 from fleet.link.parameters import LinkParameters
-from fleet.packet import HEADER, LOCAL_ANSWER_STAGE
+from fleet.packet import LOCAL_ANSWER_STAGE, Header
 from fleet.session import CloudSession
 from fleet.simulation import SimulatedFrame, Simulation
 from fleet.sources import Frame
@@ -120,7 +120,7 @@ def record(
             assert good
             write(IMAGE, ready, header=header, format=pictures, data=data)
         for time, packet in arrived:
-            assert HEADER.unpack_from(packet)[0] == inference_id
+            assert Header.unpack(packet).inference_id == inference_id
             when = ready + round((time - journey.outcome.started) * NS)
             write(PACKETS, when, header=header, data=np.frombuffer(packet, np.uint8))
         after, label = _label(journey, bundle, header, inference_id)

@@ -9,7 +9,8 @@ usable map.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,17 @@ from fleet.coders import CODERS, Coder, PlainCoder, coder_named, view
 from fleet.errors import FleetError
 from fleet.ladder import IntArray
 from fleet.layout import FloatArray, Quantiser, StageLayout
-from fleet.packet import HEADER_BYTES, MAX_PAYLOAD, MIN_PAYLOAD, Header, PacketError
+from fleet.packet import (
+    CONTINUES,
+    HEADER_BYTES,
+    MAX_CONTINUED_COUNT,
+    MAX_NUMBER,
+    MAX_PAYLOAD,
+    MIN_PAYLOAD,
+    SHORT_HEADER_BYTES,
+    Header,
+    PacketError,
+)
 
 __all__ = [
     "CODERS",
@@ -47,6 +58,7 @@ def encode_stage(
     coder: Coder,
     rung: int | None = None,
     begin: int = 0,
+    short: bool = True,
 ) -> list[bytes]:
     """All packets of one stage, most useful first.
 
@@ -58,6 +70,8 @@ def encode_stage(
         coder: how the coefficients are coded.
         rung: stop behind this rung; one of ``coder.rungs(layout)``, the finest if None.
         begin: leave out the coefficients before this place in the coder's order.
+        short: give the packets that do not decode alone short headers. They count packets, so a stage must be cut but
+            once with them; and not with ``begin``.
 
     Returns:
         Packets of at most ``payload`` bytes; together they hold every coefficient from ``begin`` on once.
@@ -70,22 +84,62 @@ def encode_stage(
     if not MIN_PAYLOAD <= payload <= MAX_PAYLOAD:
         raise FleetError(f"a payload of {payload} bytes is outside {MIN_PAYLOAD} to {MAX_PAYLOAD}")
     values = coder.coefficients(layout, features)
-    packets: list[bytes] = []
-    first, end = begin, layout.count if rung is None else layout.rung_end(rung)
+    end = layout.count if rung is None else layout.rung_end(rung)
+    return [
+        Header(inference_id, layout.stage, coder.number, run.first, run.count, number=run.number).pack() + body
+        for run in runs_of(layout, values, coder, payload, begin, end, short=short and begin == 0)
+        for body in run.bodies
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Coefficients that are coded together.
+
+    Attributes:
+        first: place of the first one in the coder's order.
+        count: of coefficients.
+        bodies: of the packets that hold them, mostly one.
+        number: of the packet, where its header is short, else 0.
+    """
+
+    first: int
+    count: int
+    bodies: list[bytes]
+    number: int
+
+
+def runs_of(
+    layout: StageLayout, values: IntArray, coder: Coder, payload: int, begin: int, end: int, *, short: bool = True
+) -> Iterator[Run]:
+    """How a stage's coefficients are cut into packets, most useful first.
+
+    Args:
+        layout: the stage's layout.
+        values: all of its coefficients in the coder's order.
+        coder: how they are coded.
+        payload: bytes a packet may have.
+        begin: the first coefficient that is sent.
+        end: the place behind the last one.
+        short: see :func:`encode_stage`.
+    """
+    short = short and coder.number == CONTINUES and not coder.decodes_alone(layout)
+    first, number = begin, 0
     while first < end:
-        bodies, count = coder.encode(layout, values, first, end, payload - HEADER_BYTES)
-        header = Header(inference_id, layout.stage, coder.number, first, count).pack()
-        packets += [header + body for body in bodies]
-        first += count
-    return packets
+        continued = short and 0 < number <= MAX_NUMBER
+        last = min(end, first + MAX_CONTINUED_COUNT) if continued else end
+        header = SHORT_HEADER_BYTES if continued else HEADER_BYTES
+        bodies, count = coder.encode(layout, values, first, last, payload - header)
+        yield Run(first, count, bodies, number if continued else 0)
+        first, number = first + count, number + 1
 
 
 @dataclass
 class StageBuffer:
     """What has arrived of one stage of one inference; any subset of its packets gives a map.
 
-    Packets that do not decode alone wait until all before them are there. All packets of a stage are of one codec: the
-    first one's.
+    Packets that do not decode alone wait until all before them are there; those with short headers are placed once
+    those before them have told how much they hold. All packets of a stage are of one codec: the first one's.
 
     Attributes:
         layout: the stage's layout.
@@ -99,6 +153,8 @@ class StageBuffer:
     _have: npt.NDArray[np.bool_] = field(init=False, repr=False)
     _open: dict[tuple[int, int, int], dict[int, bytes]] = field(default_factory=dict, repr=False)
     _early: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)
+    _numbered: dict[int, tuple[Header, bytes]] = field(default_factory=dict, repr=False)
+    _next: tuple[int, int] | None = None  # number and first coefficient of the next packet with a short header
 
     def __post_init__(self) -> None:
         self._values = np.zeros(self.layout.count, dtype=np.int32)
@@ -118,39 +174,64 @@ class StageBuffer:
             PacketError: it names coefficients that the stage does not have, an unknown codec or another than
                 its stage's, or its body does not decode.
         """
-        end = header.first + header.count
         coder = CODERS.get(header.codec)
         if coder is None:
             raise PacketError(f"codec {header.codec} is not known here")
         if self._coder is not None and coder is not self._coder:
             raise PacketError(f"codec {coder.name} in a stage that began in {self._coder.name}")
+        if header.number:
+            is_new = self._add_numbered(coder, header, packet[header.size :])
+        else:
+            is_new = self._add(coder, header, packet[header.size :])
+            if header.first == 0 and self._next is None:
+                self._next = 1, header.count
+        self._decode_waiting(coder)
+        self._coder = coder
+        self.packets += is_new
+        return is_new
+
+    def _add(self, coder: Coder, header: Header, body: bytes) -> bool:
+        """Take a packet in whose place is known."""
+        end = header.first + header.count
         if header.count == 0 or end > self.layout.count:
             raise PacketError(
                 f"coefficients {header.first} to {end} of stage {header.stage}, which has {self.layout.count}"
             )
         if self._have[header.first : end].all():
             return False
-        body: bytes | None = packet[HEADER_BYTES:]
-        early = not (coder.decodes_alone(self.layout) or self._have[: header.first].all())
-        if early and self._early.get((header.first, header.count)) == body:
-            return False
-        if early and (not body or (body != b"\0" and body.endswith(b"\0"))):
-            raise PacketError("no encoder makes such a body")
-        if coder.pieces:
-            run, index = self._piece(header, packet[HEADER_BYTES:])
-            if index in self._open.get(run, {}):
+        if not (coder.decodes_alone(self.layout) or self._have[: header.first].all()):
+            _check_early(body)
+            if self._early.get((header.first, header.count)) == body:
                 return False
-            body = self._joined(run, index, packet[HEADER_BYTES + 1 :])
-        if early and body is not None:
             self._early[header.first, header.count] = body  # of two that differ, the later one
             if len(self._early) > MAX_EARLY:
                 del self._early[max(self._early)]
-        elif body is not None:
-            self._decode(coder, header.first, header.count, body)
-            self._decode_early(coder)
-        self._coder = coder
-        self.packets += 1
+            return True
+        whole: bytes | None = body
+        if coder.pieces:
+            run, index = self._piece(header, body)
+            if index in self._open.get(run, {}):
+                return False
+            whole = self._joined(run, index, body[1:])
+        if whole is not None:
+            self._decode(coder, header.first, header.count, whole)
         return True
+
+    def _add_numbered(self, coder: Coder, header: Header, body: bytes) -> bool:
+        """Take a packet in that says which one it is: it begins where the one before it ends."""
+        if coder.decodes_alone(self.layout) or header.count == 0:
+            raise PacketError(f"packet {header.number} of stage {header.stage} needs another header, or a coefficient")
+        if self._next is None or header.number > self._next[0]:
+            _check_early(body)
+            is_new = self._numbered.get(header.number) != (header, body)
+            self._numbered[header.number] = header, body
+            return is_new
+        number, first = self._next
+        if header.number < number:
+            return False
+        is_new = self._add(coder, replace(header, first=first, number=0), body)
+        self._next = number + 1, first + header.count
+        return is_new
 
     def _decode(self, coder: Coder, first: int, count: int, body: bytes) -> None:
         try:
@@ -160,13 +241,16 @@ class StageBuffer:
         self._values[first : first + count] = values
         self._have[first : first + count] = True
 
-    def _decode_early(self, coder: Coder) -> None:
+    def _decode_waiting(self, coder: Coder) -> None:
         """What came before its turn, as far as its turn has come."""
+        # These packets were taken long ago: what is wrong with one is no fault of the one that came now.
         while self._early and self._have[: min(self._early)[0]].all():
             first, count = min(self._early)
-            # The packet was taken long ago: what is wrong with it is no fault of the one that came now.
             with contextlib.suppress(PacketError):
                 self._decode(coder, first, count, self._early.pop((first, count)))
+        while self._next is not None and self._next[0] in self._numbered:
+            with contextlib.suppress(PacketError):
+                self._add_numbered(coder, *self._numbered.pop(self._next[0]))
 
     def _piece(self, header: Header, body: bytes) -> tuple[tuple[int, int, int], int]:
         """The run that a piece belongs to, its last piece's index included, and the piece's own index."""
@@ -187,7 +271,7 @@ class StageBuffer:
     @property
     def is_waiting(self) -> bool:
         """Whether packets are here of which nothing is decoded, for want of those before them."""
-        return bool(self._early) and not self._have.any()
+        return bool(self._early or self._numbered) and not self._have.any()
 
     @property
     def complete(self) -> bool:
@@ -207,3 +291,9 @@ class StageBuffer:
         """What an exit is given of the stage, see :func:`fleet.coders.view`: shape (2 * channels, finest, finest)."""
         coder = self._coder or CODERS[0]  # of nothing, every codec makes the same
         return view(coder, self.layout, self._values, self._have)
+
+
+def _check_early(body: bytes) -> None:
+    """Refuse what cannot be decoded yet and never will be."""
+    if not body or (body != b"\0" and body.endswith(b"\0")):
+        raise PacketError("no encoder makes such a body")

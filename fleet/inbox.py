@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet.packet import HEADER, HEADER_BYTES, LOCAL_ANSWER_STAGE
+from fleet.packet import LOCAL_ANSWER_STAGE, peek
 
 LIMIT = 512
 """Packets of one camera that may wait: several inferences of any model."""
@@ -31,12 +31,14 @@ class Waiting:
     @property
     def inference_id(self) -> int:
         """What it says of itself, -1 where it is too short to say anything."""
-        return int(HEADER.unpack_from(self.packet)[0]) if len(self.packet) >= HEADER_BYTES else -1
+        said = peek(self.packet)
+        return said[0] if said else -1
 
     @property
     def is_local_answer(self) -> bool:
         """Whether it says that it is an answer of the device."""
-        return len(self.packet) >= HEADER_BYTES and HEADER.unpack_from(self.packet)[1] & 15 == LOCAL_ANSWER_STAGE
+        said = peek(self.packet)
+        return said is not None and said[1] == LOCAL_ANSWER_STAGE
 
 
 @dataclass

@@ -230,9 +230,14 @@ class Device:
         latent = self.network.run_picture(image)
         journey.spend(seconds)
 
+        cuts: list[int] = []  # short headers count packets: they are for those of the first cut
+
         def cut(payload: int, begin: int = 0) -> list[bytes]:
-            layout, coder = self.bundle.layouts[PICTURE], self.bundle.coder
-            return encode_stage(layout, latent, inference_id=inference_id, payload=payload, coder=coder, begin=begin)
+            cuts.append(payload)
+            layout, coder, short = self.bundle.layouts[PICTURE], self.bundle.coder, payload == cuts[0]
+            return encode_stage(
+                layout, latent, inference_id=inference_id, payload=payload, coder=coder, begin=begin, short=short
+            )
 
         packets = cut(around.payload)
         if (link := around.link) is None:
@@ -241,8 +246,11 @@ class Device:
         rests = self.race is None and pays_to_rest(self._alone_s, len(packets), link)
         unsent, count = packets, len(packets)
         if rests and self.thrifty:
+            cuts.clear()  # nothing of it was offered
             size, count = thrifty_burst(around.payload)
             unsent = cut(size)
+
+        shown = 0  # coefficients
 
         def show(burst: list[bytes]) -> float:
             around.offer(inference_id, PICTURE, burst)
@@ -254,8 +262,9 @@ class Device:
         while unsent:
             if max(map(len, unsent)) > around.payload:  # the link was renegotiated while the device rested
                 size, count = thrifty_burst(around.payload)
-                unsent = cut(size, Header.unpack(unsent[0]).first)
+                unsent = cut(size, shown)
             overdue = show(unsent[:count])
+            shown += sum(Header.unpack(packet).count for packet in unsent[:count])
             unsent = unsent[count:]
         if rests:
             # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it again.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bytes on the air: packet header, local answer, exit notice, inference ids.
 
-All integers are little-endian. A packet is one BLE notification: an 8-byte header and a body.
+All integers are little-endian. A packet is one BLE notification: an 8-byte header and a body. A packet that means nothing
+without those before it in its stage may have a header of 5 bytes, which leaves out what those have said.
 
 =======  ====================  =========================================================
 bytes    field                 meaning
@@ -11,7 +12,13 @@ bytes    field                 meaning
                                packet follows in the same connection event
 3-4      first coefficient     index of the body's first coefficient in the stage's order
 5-6      count, age            count in the low twelve bits, age in events in the high four
-7        sequence              counts every packet that this camera put on the air, modulo 256
+7        sequence              counts every packet with such a header that this camera put on the air, modulo 256
+=======  ====================  =========================================================
+
+The short header has the same bytes 0 to 2, but for a codec of :data:`CONTINUED`, and then:
+
+=======  ====================  =========================================================
+3-4      count, number         count in the low ten bits; in the high six, which packet of the stage it is, from 1
 =======  ====================  =========================================================
 """
 
@@ -22,6 +29,8 @@ from dataclasses import dataclass
 
 HEADER = struct.Struct("<HBHHB")
 HEADER_BYTES = HEADER.size
+SHORT_HEADER = struct.Struct("<HBH")
+SHORT_HEADER_BYTES = SHORT_HEADER.size
 EXIT_NOTICE = struct.Struct("<HHBB")
 EXIT_NOTICE_BYTES = EXIT_NOTICE.size
 ANSWER = struct.Struct("<HB")
@@ -32,6 +41,12 @@ MAX_AGE = 15  # events; the field saturates
 MAX_CODEC = 7
 MAX_COUNT = 0xFFF
 MAX_FIRST = 0xFFFF
+CONTINUED = 4
+"""In place of codec 2: the header is short."""
+CONTINUES = 2
+"""The codec of what has a short header."""
+MAX_CONTINUED_COUNT = 0x3FF
+MAX_NUMBER = 63
 PICTURE = 0
 """The stage whose packets hold the picture itself (design section 12.4)."""
 LOCAL_ANSWER_STAGE = 15
@@ -68,19 +83,25 @@ def next_id(inference_id: int) -> int:
     return (inference_id + 1) % _ID_MODULUS
 
 
+def peek(packet: bytes) -> tuple[int, int] | None:
+    """Inference id and stage that a packet claims, whatever else is wrong with it; None of one that is too short."""
+    return (int.from_bytes(packet[:2], "little"), packet[2] & 15) if len(packet) >= SHORT_HEADER_BYTES else None
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first eight bytes of every packet.
+    """The first bytes of every packet: eight, or five where it has a number.
 
     Attributes:
         inference_id: 0..65535.
         stage: 0..14, or :data:`LOCAL_ANSWER_STAGE`.
         codec: 0..7, see :mod:`fleet.codec`.
-        first: index of the first coefficient, 0..65535.
-        count: number of coefficients, 0..4095.
-        age: connection events since the frame was captured, 0..15, saturating.
-        sequence: 0..255.
+        first: index of the first coefficient, 0..65535; a short header does not say it.
+        count: number of coefficients, 0..4095, in a short header 0..1023.
+        age: connection events since the frame was captured, 0..15, saturating; a short header does not say it.
+        sequence: 0..255; a short header does not say it.
         more: another packet follows in the same connection event.
+        number: which packet of its stage it is, 1..63, in a short header; 0: the header is not short.
     """
 
     inference_id: int
@@ -91,14 +112,23 @@ class Header:
     age: int = 0
     sequence: int = 0
     more: bool = False
+    number: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the header."""
+        return SHORT_HEADER_BYTES if self.number else HEADER_BYTES
 
     def pack(self) -> bytes:
-        """Eight bytes.
+        """Eight bytes, or five.
 
         Raises:
             PacketError: a field is out of its range.
         """
-        if not (0 <= self.stage <= 15 and 0 <= self.codec <= MAX_CODEC and 0 <= self.count <= MAX_COUNT):
+        if self.number:
+            return self._pack_short()
+        codec_fits = 0 <= self.codec <= MAX_CODEC and self.codec != CONTINUED
+        if not (0 <= self.stage <= 15 and codec_fits and 0 <= self.count <= MAX_COUNT):
             raise PacketError(f"header out of range: {self}")
         try:
             return HEADER.pack(
@@ -111,13 +141,27 @@ class Header:
         except struct.error as err:
             raise PacketError(f"header out of range: {self}") from err
 
+    def _pack_short(self) -> bytes:
+        fits = 0 <= self.stage <= 15 and 0 <= self.count <= MAX_CONTINUED_COUNT and 0 < self.number <= MAX_NUMBER
+        if not fits or self.codec != CONTINUES:
+            raise PacketError(f"short header out of range: {self}")
+        try:
+            return SHORT_HEADER.pack(
+                self.inference_id, self.stage | CONTINUED << 4 | self.more << 7, self.count | self.number << 10
+            )
+        except struct.error as err:
+            raise PacketError(f"short header out of range: {self}") from err
+
     @classmethod
     def unpack(cls, packet: bytes) -> Header:
         """The header of a packet.
 
         Raises:
-            PacketError: fewer than eight bytes, or more than one notification can hold.
+            PacketError: fewer bytes than its header, a short one without a number, or more than one notification can
+                hold.
         """
+        if len(packet) >= SHORT_HEADER_BYTES and packet[2] >> 4 & MAX_CODEC == CONTINUED:
+            return cls._unpack_short(packet)
         if not HEADER_BYTES <= len(packet) <= MAX_PAYLOAD:
             raise PacketError(f"a packet has {HEADER_BYTES} to {MAX_PAYLOAD} bytes, this one {len(packet)}")
         inference_id, stage_codec, first, count_age, sequence = HEADER.unpack_from(packet)
@@ -132,9 +176,21 @@ class Header:
             more=stage_codec >> 7 == 1,
         )
 
+    @classmethod
+    def _unpack_short(cls, packet: bytes) -> Header:
+        inference_id, stage_codec, count_number = SHORT_HEADER.unpack_from(packet)
+        number = count_number >> 10
+        if number == 0 or len(packet) > MAX_PAYLOAD:
+            raise PacketError("a packet with a short header needs a number, and has at most 244 bytes")
+        more = stage_codec >> 7 == 1
+        count = count_number & MAX_CONTINUED_COUNT
+        return cls(inference_id, stage_codec & 15, CONTINUES, 0, count, more=more, number=number)
+
 
 def stamp(packet: bytes, *, age: int, sequence: int, more: bool) -> bytes:
     """The packet with its age, its sequence number and whether more follow set, as the radio does when it sends.
+
+    Of a short header only whether more follow.
 
     Args:
         packet: a packet, these fields arbitrary.
@@ -148,6 +204,8 @@ def stamp(packet: bytes, *, age: int, sequence: int, more: bool) -> bytes:
     header = Header.unpack(packet)
     count_age = header.count | min(max(age, 0), MAX_AGE) << 12
     stage_codec = packet[2] & 0x7F | more << 7
+    if header.number:
+        return packet[:2] + bytes([stage_codec]) + packet[3:]
     return packet[:2] + bytes([stage_codec]) + packet[3:5] + struct.pack("<HB", count_age, sequence & 0xFF) + packet[8:]
 
 
@@ -185,7 +243,7 @@ class LocalAnswer:
             PacketError: another stage, or a body of the wrong length.
         """
         header = Header.unpack(packet)
-        if header.stage != LOCAL_ANSWER_STAGE or len(packet) != HEADER_BYTES + ANSWER.size:
+        if header.stage != LOCAL_ANSWER_STAGE or header.number or len(packet) != HEADER_BYTES + ANSWER.size:
             raise PacketError("not a local answer")
         class_index, confidence = ANSWER.unpack_from(packet, HEADER_BYTES)
         return cls(header.inference_id, class_index, confidence / 255)

@@ -367,8 +367,7 @@ class BridgeNode(ManagedNode):
             air_time=event.air_us * 1e-6,
             stages=[head.stage for head in heads],
             sizes=[len(packet) for packet in event.sent],
-            # Stamped packets differ in their sequence number at least.
-            lost=[packet not in event.delivered for packet in event.sent],
+            lost=list(event.losses),
             notice=event.notice is not None,
             notice_id=notice_id,
             notice_heard=event.exit is not None,

@@ -3,17 +3,20 @@
 
 import contextlib
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet.packet import (
+    CONTINUED,
     EXIT_NOTICE_BYTES,
     HEADER_BYTES,
     LOCAL_ANSWER_STAGE,
     MAX_AGE,
     MAX_PAYLOAD,
+    SHORT_HEADER_BYTES,
     STALE_WINDOW,
     ExitNotice,
     Header,
@@ -22,6 +25,7 @@ from fleet.packet import (
     is_newer,
     is_stale,
     next_id,
+    peek,
     stamp,
 )
 
@@ -32,12 +36,22 @@ headers = st.builds(
     Header,
     inference_id=ids,
     stage=st.integers(0, 15),
-    codec=st.integers(0, 7),
+    codec=st.sampled_from([0, 1, 2, 3, 5, 6, 7]),
     more=st.booleans(),
     first=st.integers(0, 0xFFFF),
     count=st.integers(0, 0xFFF),
     age=st.integers(0, 15),
     sequence=bytes_of_a_u8,
+)
+short_headers = st.builds(
+    Header,
+    inference_id=ids,
+    stage=st.integers(0, 15),
+    codec=st.just(2),
+    count=st.integers(0, 1023),
+    first=st.just(0),
+    more=st.booleans(),
+    number=st.integers(1, 63),
 )
 notices = st.builds(ExitNotice, ids, st.integers(0, 0xFFFF), bytes_of_a_u8, confidences)
 hostile = st.binary(max_size=MAX_PAYLOAD + 20)
@@ -60,6 +74,11 @@ def test_golden_header_whose_fields_share_a_byte():
     assert Header(1, 14, 2, 0, 2, 1, 0, more=True).pack() == bytes.fromhex("01 00 ae 00 00 02 10 00")
 
 
+def test_golden_short_header():
+    # id 34 12 | more, codec 4, stage 0 -> c0 | number 5, count 0x123 -> 0x1523 -> 23 15
+    assert Header(0x1234, 0, 2, 0, 0x123, more=True, number=5).pack() == bytes.fromhex("34 12 c0 23 15")
+
+
 def test_golden_exit_notice():
     # id ef be | class 42 -> 2a 00 | stage 03 | 0.8 * 255 = 204 -> cc
     assert ExitNotice(0xBEEF, 42, 3, 0.8).pack() == bytes.fromhex("ef be 2a 00 03 cc")
@@ -79,9 +98,35 @@ def test_every_header_comes_back_whatever_follows_it(header, body):
     assert Header.unpack(packed + body) == header
 
 
+@given(short_headers, st.binary(max_size=MAX_PAYLOAD - SHORT_HEADER_BYTES))
+def test_every_short_header_comes_back_whatever_follows_it(header, body):
+    packed = header.pack()
+    assert len(packed) == header.size == SHORT_HEADER_BYTES == 5
+    assert Header.unpack(packed + body) == header
+
+
 @given(st.binary(min_size=8, max_size=8))
-def test_every_eight_bytes_are_one_header_and_no_bit_is_wasted(data):
-    assert Header.unpack(data).pack() == data
+def test_every_eight_bytes_begin_with_one_header_and_no_bit_is_wasted(data):
+    if data[2] >> 4 & 7 == CONTINUED and data[4] >> 2 == 0:  # a short header without its number
+        with pytest.raises(PacketError, match="needs a number"):
+            Header.unpack(data)
+        return
+    header = Header.unpack(data)
+    assert header.pack() == data[: header.size]
+
+
+@given(short_headers, st.integers(0, 99), bytes_of_a_u8, st.booleans())
+def test_the_radio_only_sets_whether_more_follow_in_a_short_header(header, age, sequence, more):
+    stamped = stamp(header.pack() + b"body", age=age, sequence=sequence, more=more)
+    assert Header.unpack(stamped) == replace(header, more=more)
+    assert stamped.endswith(b"body")
+    assert peek(stamped) == (header.inference_id, header.stage)
+
+
+def test_what_is_too_short_for_any_header_says_nothing():
+    assert peek(bytes(4)) is None
+    with pytest.raises(PacketError):
+        Header.unpack(Header(1, 0, 2, 0, 9, number=1).pack()[:4])
 
 
 @given(notices)
@@ -162,6 +207,12 @@ def test_a_packet_of_another_stage_is_no_local_answer():
         Header(1, 1, 0, -1, 1),
         Header(1, 1, 0, 0, 4096),
         Header(1, 1, 0, 0, -1),
+        Header(1, 1, 4, 0, 1),
+        Header(1, 1, 2, 0, 1024, number=1),
+        Header(1, 1, 2, 0, 1, number=64),
+        Header(1, 1, 2, 0, 1, number=-1),
+        Header(1, 1, 0, 0, 1, number=1),
+        Header(65536, 1, 2, 0, 1, number=1),
         Header(1, 1, 0, 0, 1, age=-1),
         Header(1, 1, 0, 0, 1, sequence=256),
         LocalAnswer(65536, 2, 0.5),

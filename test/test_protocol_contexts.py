@@ -17,7 +17,7 @@ from fleet.errors import FleetError
 from fleet.ladder import Ladder
 from fleet.layout import count_tables
 from fleet.manifest import layout_from_manifest, layout_to_manifest
-from fleet.packet import HEADER_BYTES, Header, PacketError
+from fleet.packet import SHORT_HEADER_BYTES, Header, PacketError
 from fleet.tables import Tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +45,9 @@ def guessing(channels=5, grid=6, levels=32, seed=0):
     return replace(layout, contexts=contexts), smooth(random, 8, channels, grid, levels)
 
 
-def packets_of(layout, levels, payload=60):
-    return encode_stage(layout, layout.quantiser.dequantise(levels), inference_id=7, payload=payload, coder=RANGED)
+def packets_of(layout, levels, payload=60, *, short=True):
+    features = layout.quantiser.dequantise(levels)
+    return encode_stage(layout, features, inference_id=7, payload=payload, coder=RANGED, short=short)
 
 
 def in_order(layout, levels):
@@ -60,9 +61,15 @@ def add(buffer, packet):
 # The document -------------------------------------------------------------------------------------------------
 def check(layout, levels, payload):
     stage = integer_contexts.Stage(layout_to_manifest(layout))
-    for packet in packets_of(layout, levels, payload):
+    first = 0
+    for number, packet in enumerate(packets_of(layout, levels, payload)):
         header = Header.unpack(packet)
-        assert stage.encode(in_order(layout, levels), header.first, header.count) == packet[HEADER_BYTES:]
+        assert header.number == (number if number < 64 else 0)
+        assert header.number or header.first == first
+        assert len(packet) <= payload
+        assert stage.encode(in_order(layout, levels), first, header.count) == packet[header.size :]
+        first += header.count
+    assert first == layout.count
 
 
 @settings(max_examples=25)
@@ -128,7 +135,7 @@ def test_what_came_early_and_is_no_packet_does_not_spoil_the_one_that_came_in_ti
     layout, maps = guessing()
     first, second, *_ = packets_of(layout, maps[0], 40)
     buffer = StageBuffer(layout)
-    assert add(buffer, second[:HEADER_BYTES] + b"\x55" * 90)  # so many bytes take more coefficients
+    assert add(buffer, second[:SHORT_HEADER_BYTES] + b"\x55" * 90)  # so many bytes take more coefficients
     assert add(buffer, first)
     assert buffer.received == Header.unpack(first).count
     assert add(buffer, second)  # the true one is heard then
@@ -149,12 +156,50 @@ def test_packets_that_wait_are_bounded():
 
 def test_packets_that_are_cut_elsewhere_continue_each_other():
     layout, maps = guessing()
-    long, short = packets_of(layout, maps[0], 80), packets_of(layout, maps[0], 30)
+    long, short = packets_of(layout, maps[0], 80), packets_of(layout, maps[0], 30, short=False)
     buffer = StageBuffer(layout)
     add(buffer, long[0])
     for packet in short:
         add(buffer, packet)
     np.testing.assert_array_equal(buffer.features(), maps[0])
+
+
+@settings(max_examples=30)
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_short_headers_change_nothing_but_the_bytes(order, lossy):
+    """Some packets never come, some twice, in any order: what decodes is what long headers would let decode."""
+    layout, maps = guessing()
+    short, long = (packets_of(layout, maps[0], 20, short=s) for s in (True, False))
+    cut = {number: Header.unpack(packet).count for number, packet in enumerate(short)}
+    assert len(short) < len(long)
+    heard = [k for k in cut for _ in range(order.randint(0 if lossy else 1, 2))]
+    order.shuffle(heard)
+    buffer = StageBuffer(layout)
+    for k in heard:
+        add(buffer, short[k])
+    whole = next((k for k in cut if k not in heard), len(cut))
+    assert buffer.received == sum(cut[k] for k in range(whole))
+    assert buffer.packets == len(set(heard))
+    assert buffer.is_waiting == (0 not in heard and bool(heard))
+
+
+def test_of_two_packets_of_one_number_the_later_counts_until_its_turn():
+    layout, maps = guessing()
+    first, second, *_ = packets_of(layout, maps[0], 40)
+    buffer = StageBuffer(layout)
+    assert add(buffer, second[:SHORT_HEADER_BYTES] + b"\x55" * 9)
+    assert add(buffer, second)
+    assert add(buffer, first)
+    assert not add(buffer, second[:SHORT_HEADER_BYTES] + b"\x55" * 9)
+    assert buffer.received == Header.unpack(first).count + Header.unpack(second).count
+
+
+def test_a_stage_without_contexts_takes_no_short_headers():
+    layout, maps = guessing()
+    plain = replace(layout, contexts=None, tables=count_tables(layout, layout.quantiser.dequantise(np.stack(maps))))
+    assert all(Header.unpack(packet).number == 0 for packet in packets_of(plain, maps[0]))
+    with pytest.raises(PacketError, match="needs another header"):
+        add(StageBuffer(plain), packets_of(layout, maps[0], 30)[1])
 
 
 def test_a_run_whose_beginning_is_not_known_is_refused_by_the_coder():

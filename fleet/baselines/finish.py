@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleet.backbones import Backbone
 from fleet.baselines.registry import FAMILIES, AnyScheme, Family
 from fleet.baselines.store import (
     INDEX,
@@ -77,6 +78,11 @@ def finished(run: Path, family: Family) -> bool:
     )
 
 
+def is_stored(folder: Path, family: Family) -> bool:
+    """Whether a folder of baselines has a family."""
+    return (folder / INDEX).is_file() and family.name in load_index(folder).entries
+
+
 def _part(run: Path, part: str) -> dict[str, Any]:
     return load_checkpoint(run / f"{part}.pt")
 
@@ -105,15 +111,52 @@ def export_family(
             raise FleetError(f"{part} has done {state['step']} of {state['run']['steps']} steps: train it first")
     path = output / f"{family.name}.safetensors"
     save_states(path, {part: state["ema"]["model"] for part, state in checkpoints.items()})
+    spent = tuple(state["spent"] for state in checkpoints.values())
+    return _measured(index, family, base, path, spent, calibration, done)
+
+
+def measure_again(
+    family: Family, bundle: Bundle, calibration: ImageSet, output: Path, done: Done = lambda _images: None
+) -> Index:
+    """Temperatures and accuracies of stored weights anew: what a scheme with other operating points needs.
+
+    Args:
+        family: which.
+        bundle: whose base network they began with.
+        calibration: images for temperatures and accuracies.
+        output: ``models/baselines``.
+        done: called with the images of each batch.
+
+    Raises:
+        FleetError: the folder has no such weights, changed ones, or those of another base network.
+    """
+    base = base_network(bundle)
+    index = _index(output, bundle, digest(base))
+    if (entry := index.entries.get(family.name)) is None:
+        raise FleetError(f"{output} has no {family.name}: train and export it first")
+    path = output / entry.file
+    if not path.is_file() or sha256_of(path) != entry.sha256:
+        raise FleetError(f"{path} is not the file that {output / INDEX} names")
+    return _measured(index, family, base, path, entry.spent, calibration, done)
+
+
+def _measured(
+    index: Index,
+    family: Family,
+    base: Backbone,
+    path: Path,
+    spent: tuple[Mapping[str, Any], ...],
+    calibration: ImageSet,
+    done: Done,
+) -> Index:
     temperatures, accuracy = {}, {}
     for scheme in family.assemble(copy.deepcopy(base), load_states(path, family), {}):
         logits, sizes = scores(scheme, calibration, done)
         temperatures[scheme.name] = tuple(round(temperature(row, calibration.labels), 4) for row in logits)
         accuracy[scheme.name] = summary(scheme, logits, sizes, calibration)
-    spent = tuple(state["spent"] for state in checkpoints.values())
     entry = Entry(path.name, sha256_of(path), temperatures, spent, accuracy)
     index = replace(index, entries={**index.entries, family.name: entry})
-    save_index(output, index)
+    save_index(path.parent, index)
     return index
 
 

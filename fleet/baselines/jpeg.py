@@ -24,10 +24,15 @@ NAME = "jpeg"
 NOTE = "one network over all qualities, sizes and both formats; fine-tuned whole from the base network"
 FORMATS: Final[tuple[Format, ...]] = ("jpeg", "webp")
 _QUALITIES: Final[dict[Format, tuple[tuple[int, ...], ...]]] = {
-    "jpeg": ((5, 10, 15, 20, 30, 40, 50, 65, 80, 90), (10, 20, 30, 50, 75), (20, 40, 60, 80, 95)),
-    "webp": ((1, 5, 10, 20, 30, 50, 75, 90), (5, 20, 50, 75), (20, 50, 80)),
+    "jpeg": (
+        (5, 10, 15, 20, 22, 24, 28, 32, 36, 40, 45, 50, 65, 80, 90),
+        (15, 20, 25, 30, 35, 40, 50, 65),
+        (10, 20, 30, 40, 45, 50, 60, 75),
+        (20, 40, 60, 80, 95),
+    ),
+    "webp": ((1, 5, 10, 20, 30, 50, 75, 90), (10, 30, 50), (5, 20, 50, 75), (20, 50, 80)),
 }
-"""Qualities at the network's input size, at three quarters and at half of it."""
+"""Qualities at the network's input size, at seven eighths, three quarters and half of it."""
 _HEADERS: Final = ("standard", "stripped")
 _WEBP_SHARE, _SMALL_SHARE = 0.25, 0.3
 """Shares of the training images that are WebP, and that are coded smaller than the input."""
@@ -35,7 +40,7 @@ _WEBP_SHARE, _SMALL_SHARE = 0.25, 0.3
 
 def settings_of(format: Format, input_size: int) -> tuple[Setting, ...]:
     """All settings of a format that are evaluated, for images of so many pixels a side."""
-    sizes = (input_size, input_size * 3 // 4, input_size // 2)
+    sizes = (input_size, input_size * 7 // 8, input_size * 3 // 4, input_size // 2)
     return tuple(
         Setting(format, quality, size)
         for size, qualities in zip(sizes, _QUALITIES[format], strict=True)

@@ -400,7 +400,8 @@ class Hub:
         except PacketError:
             self.malformed += 1
             return
-        self.gaps.count(header.sequence)
+        if not header.number:  # a short header has no sequence number
+            self.gaps.count(header.sequence)
         self._notices.hub_heard(header.inference_id)
         self._on_packet(packet)
 

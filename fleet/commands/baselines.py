@@ -109,6 +109,9 @@ def export(
     runs: Runs = Path("runs/baselines"),
     output: Stored = Path("models/baselines"),
     only: Annotated[list[str] | None, typer.Option(help="A baseline; may be repeated. Default: all finished.")] = None,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Measure the weights that lie in --output anew; no trainings are needed.")
+    ] = False,
     pictures: Annotated[int, typer.Option(help="Calibration pictures for temperatures and accuracies.")] = 2500,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
 ) -> None:
@@ -116,7 +119,7 @@ def export(
     import torch  # noqa: PLC0415
 
     from fleet.baselines.card import write_card, write_plan  # noqa: PLC0415
-    from fleet.baselines.finish import export_family, families, finished  # noqa: PLC0415
+    from fleet.baselines.finish import export_family, families, finished, is_stored, measure_again  # noqa: PLC0415
 
     console = Console()
     chosen = families(tuple(only or ()))
@@ -125,11 +128,15 @@ def export(
     _, calibration = _images(settings, data, cache, bundle)
     done = False
     for family in chosen:
-        if not only and not finished(runs, family):
+        if not only and not (is_stored(output, family) if stored else finished(runs, family)):
             console.print(f"{family.name} is not trained yet")
             continue
+        chosen_pictures = calibration.part(0, pictures)
         with console.status(f"{family.name}: temperatures and accuracies on the calibration split"):
-            index = export_family(runs, family, bundle, calibration.part(0, pictures), output)
+            if stored:
+                index = measure_again(family, bundle, chosen_pictures, output)
+            else:
+                index = export_family(runs, family, bundle, chosen_pictures, output)
         write_card(output, index)
         write_plan(output, index, bundle, settings)
         console.print(f"{family.name} written to {output}")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.bundle import Bundle
+from fleet.codec import runs_of
 from fleet.coders import Coder, view
 from fleet.errors import FleetError
 from fleet.evaluation.accuracy import Recorded
@@ -34,7 +35,7 @@ from fleet.evaluation.trace import (
 )
 from fleet.fusion import CloudNetwork
 from fleet.layout import FloatArray, StageLayout
-from fleet.packet import HEADER_BYTES, PICTURE
+from fleet.packet import HEADER_BYTES, PICTURE, SHORT_HEADER_BYTES
 
 BATCH = 32
 """Images at a time; more do not fit a processor's caches."""
@@ -77,13 +78,12 @@ def packets_of_stage(layout: StageLayout, values: Array, coder: Coder, payload: 
     """
     rows = []
     for image in values:
-        first, packets = 0, []
-        while first < layout.count:
-            bodies, count = coder.encode(layout, image.astype(np.int32), first, layout.count, payload - HEADER_BYTES)
+        packets = []
+        for run in runs_of(layout, image.astype(np.int32), coder, payload, 0, layout.count):
+            header = SHORT_HEADER_BYTES if run.number else HEADER_BYTES
             # A run that takes several packets decodes with its last.
-            packets += [(HEADER_BYTES + len(body), first) for body in bodies[:-1]]
-            first += count
-            packets.append((HEADER_BYTES + len(bodies[-1]), first))
+            packets += [(header + len(body), run.first) for body in run.bodies[:-1]]
+            packets.append((header + len(run.bodies[-1]), run.first + run.count))
         rows.append(packets)
     most = max(map(len, rows))
     sizes = np.zeros((most, len(rows)), np.uint8)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 
 from fleet.packet import ExitNotice
@@ -46,6 +46,15 @@ class Event:
     def end(self) -> float:
         """When the last packet had ended, in s."""
         return self.time + self.air_us * 1e-6
+
+    @property
+    def losses(self) -> tuple[bool, ...]:
+        """Of each of ``sent``, whether the air lost it; of two that are the same, the later one."""
+        heard, found = Counter(self.delivered), []
+        for packet in self.sent:
+            found.append(heard[packet] == 0)
+            heard[packet] -= heard[packet] > 0
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from fleet.link.loss import Independent, LossFactory
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.link.uplink import UplinkQueue
-from fleet.packet import HEADER, LOCAL_ANSWER_STAGE, ExitNotice
+from fleet.packet import LOCAL_ANSWER_STAGE, ExitNotice, Header
 
 REMEMBERED_NOTICES = 8
 
@@ -256,7 +256,7 @@ class Scheduler:
         totals.exits_lost += notice_lost
         self._ledger.add_event(sent=len(event.sent), lost=event.lost, bytes_sent=bytes_sent, energy_uj=event.energy_uj)
         for packet in event.delivered:
-            self._downlink.hub_heard(HEADER.unpack_from(packet)[0])
+            self._downlink.hub_heard(Header.unpack(packet).inference_id)
         if event.exit is not None:
             totals.exits_delivered += 1
             self._answered(event.exit.inference_id)

@@ -94,8 +94,10 @@ class UplinkQueue:
         taken = []
         for left in range(min(count, len(self._waiting)), 0, -1):
             age = index - self._first_index
-            taken.append(stamp(self._waiting.popleft(), age=age, sequence=self._sequence, more=left > 1))
-            self._sequence = (self._sequence + 1) & 0xFF
+            packet = self._waiting.popleft()
+            taken.append(stamp(packet, age=age, sequence=self._sequence, more=left > 1))
+            if not Header.unpack(packet).number:  # a short header has no room for it
+                self._sequence = (self._sequence + 1) & 0xFF
         return tuple(taken)
 
     def answered(self, inference_id: int) -> int:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from fleet.backbones import Backbone
 from fleet.baselines import SCHEMES, load_schemes
 from fleet.baselines.finish import families
+from fleet.baselines.jpeg import _QUALITIES
 from fleet.baselines.own import build
 from fleet.baselines.registry import PARTS, fill
 from fleet.baselines.shallow_deep import ShallowDeep
@@ -177,6 +178,31 @@ def test_an_export_without_a_finished_training_says_what_to_do(
     config, _, options = trained
     with pytest.raises(FleetError, match="has no finished training: fleet baselines train"):
         invoke("export", config, *options, "--runs", tmp_path, "--output", tmp_path / "out")
+
+
+def test_stored_weights_are_measured_anew_without_their_trainings(
+    trained: tuple[Path, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, stored, options = trained
+    copy = Path(shutil.copytree(stored, tmp_path / "stored"))
+    monkeypatch.setitem(_QUALITIES, "jpeg", ((10, 50), (30,), (), (40,)))
+    with pytest.raises(FleetError, match="temperatures"):
+        invoke_load(copy, options)
+    again = ("export", config, *options, "--runs", tmp_path / "none", "--output", copy, "--stored")
+    said = invoke(*again, "--only", "jpeg")
+    assert "jpeg written to" in said
+    before, after = (json.loads((folder / INDEX).read_text())["entries"] for folder in (stored, copy))
+    assert len(after["jpeg"]["temperatures"]["jpeg"]) == 4
+    assert after["jpeg"]["sha256"] == before["jpeg"]["sha256"] and after["jpeg"]["spent"] == before["jpeg"]["spent"]
+    assert {k: v for k, v in after.items() if k != "jpeg"} == {k: v for k, v in before.items() if k != "jpeg"}
+    assert "neurosurgeon is not trained yet" in invoke(*again)
+    (copy / "jpeg.safetensors").write_bytes(b"")
+    with pytest.raises(FleetError, match="is not the file that"):
+        invoke(*again, "--only", "jpeg")
+
+
+def invoke_load(folder: Path, options: list[str]) -> None:
+    load_schemes(Bundle.load(options[1]), folder, ("jpeg",))
 
 
 def test_baselines_of_another_base_network_are_not_mixed(trained: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
