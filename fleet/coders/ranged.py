@@ -37,6 +37,9 @@ class RangeCoder:
     number = 2
     pieces = False
 
+    def __init__(self) -> None:
+        self._whole: tuple[StageLayout, IntArray, _Run] | None = None  # that was coded last, for its next packet
+
     def order(self, layout: StageLayout) -> IndexArray:
         """See :class:`~fleet.coders.coder.Coder`."""
         return layout.spread_order
@@ -53,16 +56,25 @@ class RangeCoder:
         self, layout: StageLayout, values: IntArray, first: int, end: int, budget: int
     ) -> tuple[list[bytes], int]:
         """See :class:`~fleet.coders.coder.Coder`."""
-        run = _run(layout, values, first, min(end, first + MAX_COUNT))
+        run = self._symbols(layout, values, first, min(end, first + MAX_COUNT))
         bits = np.cumsum(run.bits())
         # The last word's end costs up to a byte more than the symbols' own information.
         count = max(1, int(np.searchsorted(bits, budget * 8, side="right")))
         while True:
-            body = run.first(count).encode()
+            body = run.part(0, count).encode()
             if len(body) <= budget or count == 1:
                 return [body], count
             over = 8 * (len(body) - budget)
             count = max(1, min(count - 1, int(np.searchsorted(bits, bits[count - 1] - over + 7, side="right"))))
+
+    def _symbols(self, layout: StageLayout, values: IntArray, first: int, end: int) -> _Run:
+        """The run from ``first`` to ``end``; the guesses are made once for all packets of the same picture."""
+        if layout.contexts is None:
+            return _run(layout, values, first, end)
+        known = self._whole
+        if known is None or known[0] is not layout or not np.array_equal(known[1], values):
+            known = self._whole = layout, values.copy(), _run(layout, values, 0, layout.count)
+        return known[2].part(first, end)
 
     def decodes_alone(self, layout: StageLayout) -> bool:
         """See :class:`~fleet.coders.coder.Coder`."""
@@ -115,9 +127,9 @@ class _Run:
         found: npt.NDArray[np.float64] = self.tables.bits[self.where, self.symbols]
         return found
 
-    def first(self, count: int) -> _Run:
-        """The first so many of them."""
-        return replace(self, where=self.where[:count], symbols=self.symbols[:count])
+    def part(self, begin: int, end: int) -> _Run:
+        """Those from one on up to another."""
+        return replace(self, where=self.where[begin:end], symbols=self.symbols[begin:end])
 
     def encode(self) -> bytes:
         """The body of a packet."""
