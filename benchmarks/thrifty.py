@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 import fleet.inference as inference  # noqa: E402, PLR0402
 from fleet.errors import FleetError  # noqa: E402
-from fleet.evaluation.contest import Contest, Judge  # noqa: E402
+from fleet.evaluation.contest import Contest  # noqa: E402
+from fleet.evaluation.judge import Judge  # noqa: E402
 from fleet.evaluation.plan import VARIANTS, parse_plan  # noqa: E402
 from fleet.evaluation.stopping import choose_each  # noqa: E402
 from fleet.evaluation.trace import Trace, picture_logits  # noqa: E402

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bytes on the air: packet header, local answer, exit notice, inference ids.
 
-All integers are little-endian. A packet is one BLE notification: an 8-byte header and a body. A packet that means nothing
-without those before it in its stage may have a header of 5 bytes, which leaves out what those have said.
+All integers are little-endian. A packet is one BLE notification: an 8-byte header and a body. A packet that means
+nothing without those before it in its stage may have a header of 5 bytes, which leaves out what those have said.
 
 =======  ====================  =========================================================
 bytes    field                 meaning

@@ -17,8 +17,9 @@ from fleet import __version__
 from fleet.errors import FleetError
 from fleet.evaluation.certainty import Unit
 from fleet.evaluation.comparison import bound_ms, compare, describe, family
-from fleet.evaluation.contest import Contest, Judge
+from fleet.evaluation.contest import Contest
 from fleet.evaluation.curves import curves
+from fleet.evaluation.judge import Judge
 from fleet.evaluation.lossy import lossy
 from fleet.evaluation.plan import PLAIN, VARIANTS, Plan
 from fleet.evaluation.resampling import RESAMPLES, Bootstrap
