@@ -100,7 +100,7 @@ def test_temperatures_and_accuracies_of_the_calibration_split_are_written_down(
     entry = index.entries["jpeg"]
     assert set(entry.temperatures) == {"jpeg", "webp"}
     assert entry.accuracy["jpeg"]["pictures"] == 8
-    row = entry.accuracy["jpeg"]["rows"]["jpeg 30 at 32"]
+    row = entry.accuracy["jpeg"]["rows"]["jpeg 50 at 32"]
     assert set(row) == {"accuracy_groups", "accuracy_wake_words", "accuracy_classes"}
     card = (trained[1] / "README.md").read_text()
     assert "| branchynet | backbone and heads jointly" in card
@@ -178,6 +178,31 @@ def test_an_export_without_a_finished_training_says_what_to_do(
     config, _, options = trained
     with pytest.raises(FleetError, match="has no finished training: fleet baselines train"):
         invoke("export", config, *options, "--runs", tmp_path, "--output", tmp_path / "out")
+
+
+def test_a_training_goes_on_from_stored_weights_and_adds_up_what_was_spent(
+    trained: tuple[Path, Path, list[str]], coloured_bundle: Bundle, tmp_path: Path
+) -> None:
+    config, stored, options = trained
+    only = ("--only", "shallow-deep", "--threads", 1)
+    invoke("train", config, *options, "--runs", tmp_path, *only, "--further", stored)
+    state = load_checkpoint(tmp_path / "shallow-deep.pt")
+    before = load_index(stored).entries["shallow-deep"].spent[0]
+    assert (state["spent"]["steps"], state["spent"]["images"]) == (2 * before["steps"], 2 * before["images"])
+    found = load_schemes(coloured_bundle, stored)["shallow-deep"]
+    assert isinstance(found, ShallowDeep)
+    began = found.network.heads.state_dict()
+    fresh = load_checkpoint(config.parent / "runs" / "shallow-deep.pt")["model"]
+    weights = [key for key, value in began.items() if value.is_floating_point() and value.ndim > 1]
+    moved = [float((state["model"][key] - began[key].float()).abs().max()) for key in weights]
+    assert max(moved) < 0.01
+    assert set(fresh) == set(state["model"])
+    with pytest.raises(FleetError, match="belongs to another configuration"):
+        invoke("train", config, *options, "--runs", config.parent / "runs", *only, "--further", stored)
+    with pytest.raises(FleetError, match="has no finished 'neurosurgeon'|no budget"):
+        invoke("train", config, *options, "--runs", tmp_path, "--only", "neurosurgeon", "--further", stored)
+    with pytest.raises(FleetError, match="holds no baselines"):
+        invoke("train", config, *options, "--runs", tmp_path / "other", *only, "--further", tmp_path)
 
 
 def test_stored_weights_are_measured_anew_without_their_trainings(

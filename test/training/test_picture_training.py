@@ -105,6 +105,22 @@ def test_nothing_but_the_picture_s_own_weights_is_trained(colours: Path, bundle:
     }
 
 
+def test_a_share_of_the_weights_that_it_began_with_is_kept(colours: Path, bundle: Bundle, tmp_path: Path) -> None:
+    assert CONFIG.picture is not None
+    ends = {}
+    for keep in (0.0, 0.25):
+        plan = dataclasses.replace(CONFIG.picture, keep=keep)
+        training = begin(colours, bundle, tmp_path / str(keep), dataclasses.replace(CONFIG, picture=plan))
+        began = {key: value.detach().clone() for key, value in training._averaged().items()}
+        training.start = began  # as if it had begun with a finished picture
+        training.run()
+        ends[keep] = training._averaged()
+    for key, value in ends[0.25].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * ends[0.0][key] + 0.25 * began[key])
+    assert any(not torch.equal(value, began[key]) for key, value in ends[0.0].items())
+
+
 def test_what_is_above_the_wanted_bytes_is_pressed_down(colours: Path, bundle: Bundle, tmp_path: Path) -> None:
     assert CONFIG.picture is not None
     costs = {}
