@@ -25,6 +25,13 @@ from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import ExitNotice, PacketError
 from fleet.packet import Header as PacketHeader
+from fleet_ble_bridge.messages import (
+    event_message,
+    exit_message,
+    parameters_message,
+    report_message,
+    statistics_message,
+)
 from fleet_ble_bridge.real import Happenings, RadioSettings, RealRadio, open_radio
 from fleet_msgs.msg import ExitDecision, FeaturePacket, LinkEvent, LinkReport, LinkStatistics, StageFeatures
 from fleet_msgs.msg import LinkParameters as LinkParametersMsg
@@ -225,7 +232,7 @@ class BridgeNode(ManagedNode):
             self._exit_publisher.publish(self._exit_message(event.exit))
         for packet, arrival in zip(event.delivered, event.arrivals, strict=True):
             self._pause_until(arrival)
-            header = self._headers.get(PacketHeader.unpack(packet).inference_id, Header())
+            header = self._header_of(PacketHeader.unpack(packet).inference_id)
             self._packet_publisher.publish(FeaturePacket(header=header, data=packet))
         if (event.sent or event.notice is not None) and self._event_publisher.get_subscription_count():
             self._event_publisher.publish(self._event_message(event))
@@ -347,64 +354,25 @@ class BridgeNode(ManagedNode):
     def _stamp(self) -> Header:
         return Header(stamp=self.get_clock().now().to_msg(), frame_id=self.get_namespace().strip("/"))
 
+    def _header_of(self, inference_id: int) -> Header:
+        return self._headers.get(inference_id, Header())
+
     def _exit_message(self, notice: ExitNotice) -> ExitDecision:
-        return ExitDecision(
-            header=self._headers.get(notice.inference_id, Header()),
-            inference_id=notice.inference_id,
-            stage=notice.stage,
-            class_index=notice.class_index,
-            confidence=notice.confidence,
-        )
+        return exit_message(self._header_of(notice.inference_id), notice)
 
     def _event_message(self, event: Event) -> LinkEvent:
-        heads = [PacketHeader.unpack(packet) for packet in event.sent]
-        notice_id = event.notice.inference_id if event.notice is not None else 0
         stamp = self.get_clock().now() - Duration(seconds=self.seconds() - event.time)
-        return LinkEvent(
-            header=Header(stamp=stamp.to_msg(), frame_id=self.get_namespace().strip("/")),
-            inference_id=heads[0].inference_id if heads else notice_id,
-            index=event.index,
-            air_time=event.air_us * 1e-6,
-            stages=[head.stage for head in heads],
-            sizes=[len(packet) for packet in event.sent],
-            lost=list(event.losses),
-            notice=event.notice is not None,
-            notice_id=notice_id,
-            notice_heard=event.exit is not None,
-        )
+        return event_message(Header(stamp=stamp.to_msg(), frame_id=self.get_namespace().strip("/")), event)
 
     def _parameters_message(self) -> LinkParametersMsg:
         link = self._real.link if self._real is not None else self.settings.link()
-        return LinkParametersMsg(
-            header=self._stamp(),
-            ci_ms=link.ci_ms,
-            phy=link.phy,
-            payload=link.payload,
-            packets=link.packets,
-            effective_packets=link.effective_packets,
-            loss=link.loss,
-            ack=link.ack,
-            transport=link.transport,
-            connected=self._connected,
-        )
+        return parameters_message(self._stamp(), link, connected=self._connected)
 
     def _publish_parameters(self) -> None:
         self._link_publisher.publish(self._parameters_message())
 
     def _publish_report(self, account: InferenceAccount) -> None:
-        self._report_publisher.publish(
-            LinkReport(
-                header=self._headers.get(account.inference_id, Header()),
-                inference_id=account.inference_id,
-                events=account.events,
-                packets_sent=account.packets_sent,
-                packets_lost=account.packets_lost,
-                packets_dropped=account.packets_dropped,
-                bytes_sent=account.bytes_sent,
-                energy_mj=account.energy_uj * 1e-3,
-                exit_delivered=account.exit_delivered,
-            )
-        )
+        self._report_publisher.publish(report_message(self._header_of(account.inference_id), account))
 
     def _publish_statistics(self) -> None:
         real = self._real
@@ -419,23 +387,7 @@ class BridgeNode(ManagedNode):
         before, self._last_totals = self._last_totals, (now, totals)
         then, old = before if before is not None else (now - 1.0, LinkTotals())
         span = max(now - then, 1e-3)
-        self._statistics_publisher.publish(
-            LinkStatistics(
-                header=self._stamp(),
-                events=totals.events,
-                packets_offered=totals.offered,
-                packets_sent=totals.sent,
-                packets_lost=totals.lost,
-                packets_dropped=totals.dropped,
-                bytes_sent=totals.bytes_sent,
-                exits_sent=totals.exits_sent,
-                energy_mj=totals.energy_uj * 1e-3,
-                # A real camera's totals begin again with every connection.
-                packets_per_second=max(0.0, (totals.sent - old.sent) / span),
-                bytes_per_second=max(0.0, (totals.bytes_sent - old.bytes_sent) / span),
-                radio_power_mw=max(0.0, (totals.energy_uj - old.energy_uj) * 1e-3 / span),
-            )
-        )
+        self._statistics_publisher.publish(statistics_message(self._stamp(), totals, old, span))
 
     def health(self) -> Health:
         """See the base class."""

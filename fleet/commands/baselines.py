@@ -155,7 +155,7 @@ def attach(
     own: Annotated[
         Path | None, typer.Option(help="Checkpoint of our own heads, `local-exits.pt`; Shallow-Deep's without it.")
     ] = None,
-    stages: Annotated[str, typer.Option(help="Stages that get an exit, as 8,11,13.")] = "8,11,13",
+    stages: Annotated[str, typer.Option(help="Stages that get an exit, as 8,11,13.")] = "8,11,13,15",
     pictures: Annotated[int, typer.Option(help="Calibration pictures for temperatures and thresholds.")] = 2500,
 ) -> None:
     """Give a bundle local exits, which race against the radio: our own heads, or Shallow-Deep's.
