@@ -86,7 +86,10 @@ def encode_stage(
     values = coder.coefficients(layout, features)
     end = layout.count if rung is None else layout.rung_end(rung)
     return [
-        Header(inference_id, layout.stage, coder.number, run.first, run.count, number=run.number).pack() + body
+        Header(
+            inference_id, layout.stage, coder.number, run.first, run.count, number=run.number, leads=run.leads
+        ).pack()
+        + body
         for run in runs_of(layout, values, coder, payload, begin, end, short=short and begin == 0)
         for body in run.bodies
     ]
@@ -101,12 +104,14 @@ class Run:
         count: of coefficients.
         bodies: of the packets that hold them, mostly one.
         number: of the packet, where its header is short, else 0.
+        leads: those with short headers count from this one on.
     """
 
     first: int
     count: int
     bodies: list[bytes]
-    number: int
+    number: int = 0
+    leads: bool = False
 
 
 def runs_of(
@@ -130,7 +135,7 @@ def runs_of(
         last = min(end, first + MAX_CONTINUED_COUNT) if continued else end
         header = SHORT_HEADER_BYTES if continued else HEADER_BYTES
         bodies, count = coder.encode(layout, values, first, last, payload - header)
-        yield Run(first, count, bodies, number if continued else 0)
+        yield Run(first, count, bodies, number if continued else 0, leads=short and number == 0)
         first, number = first + count, number + 1
 
 
@@ -183,7 +188,7 @@ class StageBuffer:
             is_new = self._add_numbered(coder, header, packet[header.size :])
         else:
             is_new = self._add(coder, header, packet[header.size :])
-            if header.first == 0 and self._next is None:
+            if header.leads and header.first == 0 and self._next is None:
                 self._next = 1, header.count
         self._decode_waiting(coder)
         self._coder = coder
@@ -223,9 +228,9 @@ class StageBuffer:
             raise PacketError(f"packet {header.number} of stage {header.stage} needs another header, or a coefficient")
         if self._next is None or header.number > self._next[0]:
             _check_early(body)
-            is_new = self._numbered.get(header.number) != (header, body)
+            waiting = self._numbered.get(header.number)
             self._numbered[header.number] = header, body
-            return is_new
+            return waiting is None or (waiting[0].count, waiting[1]) != (header.count, body)
         number, first = self._next
         if header.number < number:
             return False
@@ -244,13 +249,16 @@ class StageBuffer:
     def _decode_waiting(self, coder: Coder) -> None:
         """What came before its turn, as far as its turn has come."""
         # These packets were taken long ago: what is wrong with one is no fault of the one that came now.
-        while self._early and self._have[: min(self._early)[0]].all():
-            first, count = min(self._early)
-            with contextlib.suppress(PacketError):
-                self._decode(coder, first, count, self._early.pop((first, count)))
-        while self._next is not None and self._next[0] in self._numbered:
-            with contextlib.suppress(PacketError):
-                self._add_numbered(coder, *self._numbered.pop(self._next[0]))
+        while True:
+            if self._early and self._have[: min(self._early)[0]].all():
+                first, count = min(self._early)
+                with contextlib.suppress(PacketError):
+                    self._decode(coder, first, count, self._early.pop((first, count)))
+            elif self._next is not None and self._next[0] in self._numbered:
+                with contextlib.suppress(PacketError):
+                    self._add_numbered(coder, *self._numbered.pop(self._next[0]))
+            else:
+                return
 
     def _piece(self, header: Header, body: bytes) -> tuple[tuple[int, int, int], int]:
         """The run that a piece belongs to, its last piece's index included, and the piece's own index."""

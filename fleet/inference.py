@@ -244,13 +244,17 @@ class Device:
             around.offer(inference_id, PICTURE, packets)
             return around.now()
         rests = self.race is None and pays_to_rest(self._alone_s, len(packets), link)
-        unsent, count = packets, len(packets)
-        if rests and self.thrifty:
-            cuts.clear()  # nothing of it was offered
-            size, count = thrifty_burst(around.payload)
-            unsent = cut(size)
-
+        thrifty = rests and self.thrifty
         shown = 0  # coefficients
+
+        def rest_of_it() -> tuple[list[bytes], int]:
+            if shown == 0:
+                cuts.clear()  # nothing of it was offered
+            size, burst = thrifty_burst(around.payload) if thrifty else (around.payload, None)
+            found = cut(size, shown)
+            return found, burst or len(found)
+
+        unsent, count = rest_of_it() if thrifty else (packets, len(packets))
 
         def show(burst: list[bytes]) -> float:
             around.offer(inference_id, PICTURE, burst)
@@ -260,15 +264,14 @@ class Device:
             return overdue
 
         while unsent:
-            if max(map(len, unsent)) > around.payload:  # the link was renegotiated while the device rested
-                size, count = thrifty_burst(around.payload)
-                unsent = cut(size, shown)
+            if max(map(len, unsent)) > around.payload:  # the link was renegotiated meanwhile
+                unsent, count = rest_of_it()
             overdue = show(unsent[:count])
             shown += sum(Header.unpack(packet).count for packet in unsent[:count])
             unsent = unsent[count:]
         if rests:
             # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it again.
-            packets = cut(thrifty_burst(around.payload)[0] if self.thrifty else around.payload)
+            packets = cut(thrifty_burst(around.payload)[0] if thrifty else around.payload)
             overdue = show(packets * shows_again(len(packets), self._alone_s, around.link or link))
         return overdue
 

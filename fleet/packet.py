@@ -18,8 +18,10 @@ bytes    field                 meaning
 The short header has the same bytes 0 to 2, but for a codec of :data:`CONTINUED`, and then:
 
 =======  ====================  =========================================================
-3-4      count, number         count in the low ten bits; in the high six, which packet of the stage it is, from 1
+3-4      count, number         count in the low ten bits; in the high six, which packet of the cut it is, from 1
 =======  ====================  =========================================================
+
+Packet 0 of such a cut has the header of eight bytes and the codec :data:`LEADS`.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ MAX_COUNT = 0xFFF
 MAX_FIRST = 0xFFFF
 CONTINUED = 4
 """In place of codec 2: the header is short."""
+LEADS = 5
+"""In place of codec 2: the header is long, and those with short headers count from this packet on."""
 CONTINUES = 2
 """The codec of what has a short header."""
 MAX_CONTINUED_COUNT = 0x3FF
@@ -101,7 +105,8 @@ class Header:
         age: connection events since the frame was captured, 0..15, saturating; a short header does not say it.
         sequence: 0..255; a short header does not say it.
         more: another packet follows in the same connection event.
-        number: which packet of its stage it is, 1..63, in a short header; 0: the header is not short.
+        number: which packet of its cut it is, 1..63, in a short header; 0: the header is not short.
+        leads: it is packet 0 of a cut whose other packets have short headers.
     """
 
     inference_id: int
@@ -113,6 +118,7 @@ class Header:
     sequence: int = 0
     more: bool = False
     number: int = 0
+    leads: bool = False
 
     @property
     def size(self) -> int:
@@ -127,13 +133,14 @@ class Header:
         """
         if self.number:
             return self._pack_short()
-        codec_fits = 0 <= self.codec <= MAX_CODEC and self.codec != CONTINUED
+        codec_fits = self.codec == CONTINUES if self.leads else self.codec not in (CONTINUED, LEADS)
+        codec_fits = codec_fits and 0 <= self.codec <= MAX_CODEC
         if not (0 <= self.stage <= 15 and codec_fits and 0 <= self.count <= MAX_COUNT):
             raise PacketError(f"header out of range: {self}")
         try:
             return HEADER.pack(
                 self.inference_id,
-                self.stage | self.codec << 4 | self.more << 7,
+                self.stage | (LEADS if self.leads else self.codec) << 4 | self.more << 7,
                 self.first,
                 self.count | min(self.age, MAX_AGE) << 12,
                 self.sequence,
@@ -143,7 +150,7 @@ class Header:
 
     def _pack_short(self) -> bytes:
         fits = 0 <= self.stage <= 15 and 0 <= self.count <= MAX_CONTINUED_COUNT and 0 < self.number <= MAX_NUMBER
-        if not fits or self.codec != CONTINUES:
+        if not fits or self.codec != CONTINUES or self.leads:
             raise PacketError(f"short header out of range: {self}")
         try:
             return SHORT_HEADER.pack(
@@ -165,15 +172,17 @@ class Header:
         if not HEADER_BYTES <= len(packet) <= MAX_PAYLOAD:
             raise PacketError(f"a packet has {HEADER_BYTES} to {MAX_PAYLOAD} bytes, this one {len(packet)}")
         inference_id, stage_codec, first, count_age, sequence = HEADER.unpack_from(packet)
+        codec = stage_codec >> 4 & MAX_CODEC
         return cls(
             inference_id,
             stage_codec & 15,
-            stage_codec >> 4 & MAX_CODEC,
+            CONTINUES if codec == LEADS else codec,
             first,
             count_age & MAX_COUNT,
             count_age >> 12,
             sequence,
             more=stage_codec >> 7 == 1,
+            leads=codec == LEADS,
         )
 
     @classmethod
@@ -202,10 +211,10 @@ def stamp(packet: bytes, *, age: int, sequence: int, more: bool) -> bytes:
         PacketError: not a packet.
     """
     header = Header.unpack(packet)
-    count_age = header.count | min(max(age, 0), MAX_AGE) << 12
     stage_codec = packet[2] & 0x7F | more << 7
     if header.number:
         return packet[:2] + bytes([stage_codec]) + packet[3:]
+    count_age = header.count | min(max(age, 0), MAX_AGE) << 12
     return packet[:2] + bytes([stage_codec]) + packet[3:5] + struct.pack("<HB", count_age, sequence & 0xFF) + packet[8:]
 
 

@@ -179,14 +179,15 @@ class BridgeNode(ManagedNode):
         self._publish_parameters()
         self._real.start()
 
-    def _on_air_packet(self, packet: bytes, age_s: float) -> None:
+    def _on_air_packet(self, packet: bytes, age_s: float | None) -> None:
         inference_id = PacketHeader.unpack(packet).inference_id
         with self._condition:
-            if inference_id not in self._headers:  # a camera's stamp does not travel: derived once a frame
-                stamp = self.get_clock().now() - Duration(seconds=age_s)
-                frame = self.get_namespace().strip("/") or "camera"
-                self._remember(inference_id, Header(stamp=stamp.to_msg(), frame_id=frame))
-            header = self._headers[inference_id]
+            header = self._headers.get(inference_id)
+            if header is None:  # a camera's stamp does not travel: derived once a frame
+                stamp = self.get_clock().now() - Duration(seconds=age_s or 0.0)
+                header = Header(stamp=stamp.to_msg(), frame_id=self.get_namespace().strip("/") or "camera")
+                if age_s is not None:  # else one that says more may follow
+                    self._remember(inference_id, header)
         self._packet_publisher.publish(FeaturePacket(header=header, data=packet))
 
     def _on_radio_change(self) -> None:

@@ -51,14 +51,14 @@ class Happenings:
     """What a radio tells the node, from the radio's own thread.
 
     Attributes:
-        packet: a packet was heard, with how many seconds ago its frame was captured.
+        packet: a packet was heard, with how many seconds ago its frame was captured, if it says that.
         notice: an exit notice was heard, once an inference.
         changed: the link or its state has changed.
         ended: the radio has given up, with the reason in one line.
         log: something that a user should read.
     """
 
-    packet: Callable[[bytes, float], None]
+    packet: Callable[[bytes, float | None], None]
     notice: Callable[[ExitNotice], None]
     changed: Callable[[], None]
     ended: Callable[[str], None]
@@ -288,7 +288,8 @@ class HubHalf(_Half):
         link = self._state.link
         ci_s = link.ci_ms * 1e-3 if link is not None else 0.0
         # The radio carries no time: a frame waits half an interval for its first event in the mean.
-        self._happens.packet(packet, (Header.unpack(packet).age + 0.5) * ci_s)
+        header = Header.unpack(packet)
+        self._happens.packet(packet, None if header.number else (header.age + 0.5) * ci_s)
 
     def _on_change(self, state):  # type: ignore[no-untyped-def] - HubState, whose module needs bleak
         self._state = state

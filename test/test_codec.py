@@ -255,7 +255,7 @@ def test_an_inference_id_that_does_not_fit_is_refused():
     layouts(),
     st.integers(0, 0xFFFF),
     st.integers(0, MAX_COUNT),
-    st.sampled_from([0, 1, 2, 3, 5, 6, 7]),
+    st.sampled_from([0, 1, 2, 3, 6, 7]),
     st.binary(max_size=MAX_PAYLOAD - HEADER_BYTES),
 )
 def test_a_valid_header_before_random_bytes_is_taken_or_refused_and_never_harms(layout, first, count, codec, body):

@@ -17,7 +17,7 @@ from fleet.errors import FleetError
 from fleet.ladder import Ladder
 from fleet.layout import count_tables
 from fleet.manifest import layout_from_manifest, layout_to_manifest
-from fleet.packet import SHORT_HEADER_BYTES, Header, PacketError
+from fleet.packet import SHORT_HEADER_BYTES, Header, PacketError, stamp
 from fleet.tables import Tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +66,7 @@ def check(layout, levels, payload):
         header = Header.unpack(packet)
         assert header.number == (number if number < 64 else 0)
         assert header.number or header.first == first
+        assert header.leads == (number == 0)
         assert len(packet) <= payload
         assert stage.encode(in_order(layout, levels), first, header.count) == packet[header.size :]
         first += header.count
@@ -164,6 +165,51 @@ def test_packets_that_are_cut_elsewhere_continue_each_other():
     np.testing.assert_array_equal(buffer.features(), maps[0])
 
 
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=False), st.integers(20, 60))
+def test_a_picture_that_is_cut_anew_is_never_mixed_up_with_its_first_cut(order, payload):
+    """The link was renegotiated in the middle: packets of both cuts, any of them lost, in any order."""
+    layout, maps = guessing()
+    first, again = packets_of(layout, maps[0], 80), packets_of(layout, maps[0], payload, short=False)
+    heard = [packet for packet in (*first, *again) if order.random() < 0.8]
+    order.shuffle(heard)
+    buffer = StageBuffer(layout)
+    for packet in heard:
+        add(buffer, packet)
+    truth = maps[0].reshape(-1)[layout.spread_order]
+    np.testing.assert_array_equal(buffer._values[buffer._have], truth[buffer._have])
+    for packet in again:
+        add(buffer, packet)
+    np.testing.assert_array_equal(buffer.features(), maps[0])
+
+
+def test_numbered_packets_count_from_their_own_cut_s_first_one():
+    layout, maps = guessing()
+    first, again = packets_of(layout, maps[0], 60), packets_of(layout, maps[0], 20, short=False)
+    buffer = StageBuffer(layout)
+    add(buffer, again[0])
+    for packet in first[1:]:
+        assert add(buffer, packet)
+    assert buffer.received == Header.unpack(again[0]).count
+    add(buffer, first[0])
+    np.testing.assert_array_equal(buffer.features(), maps[0])
+
+
+def test_what_follows_the_last_numbered_packet_is_decoded_with_it():
+    layout, _ = guessing(channels=12, grid=8, levels=64)
+    wild = np.random.default_rng(1).integers(0, 64, (12, 8, 8))
+    packets = packets_of(layout, wild, 20)
+    assert [Header.unpack(packet).number for packet in packets[62:66]] == [62, 63, 0, 0]
+    buffer = StageBuffer(layout)
+    for packet in (*packets[:62], *packets[63:90], packets[62], *packets[90:]):
+        add(buffer, packet)
+    np.testing.assert_array_equal(buffer.features(), wild)
+    buffer = StageBuffer(layout)
+    for packet in (*packets[:62], packets[63], packets[64], packets[62]):
+        add(buffer, packet)
+    assert buffer.received == sum(Header.unpack(packet).count for packet in packets[:65])
+
+
 @settings(max_examples=30)
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_short_headers_change_nothing_but_the_bytes(order, lossy):
@@ -189,6 +235,7 @@ def test_of_two_packets_of_one_number_the_later_counts_until_its_turn():
     buffer = StageBuffer(layout)
     assert add(buffer, second[:SHORT_HEADER_BYTES] + b"\x55" * 9)
     assert add(buffer, second)
+    assert not add(buffer, stamp(second, age=0, sequence=0, more=True))
     assert add(buffer, first)
     assert not add(buffer, second[:SHORT_HEADER_BYTES] + b"\x55" * 9)
     assert buffer.received == Header.unpack(first).count + Header.unpack(second).count

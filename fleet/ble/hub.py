@@ -400,7 +400,9 @@ class Hub:
         except PacketError:
             self.malformed += 1
             return
-        if not header.number:  # a short header has no sequence number
+        if header.number:
+            self.gaps.count_numbered(header.inference_id, header.number)
+        else:
             self.gaps.count(header.sequence)
         self._notices.hub_heard(header.inference_id)
         self._on_packet(packet)

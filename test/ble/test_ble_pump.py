@@ -75,3 +75,21 @@ def test_a_new_connection_leaves_no_gap():
     gaps.restart()
     assert gaps.count(3) == 0
     assert gaps.lost == 0
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=63), min_size=1, max_size=6))
+def test_numbered_packets_that_are_missing_before_another_are_counted(pictures):
+    gaps, heard, missing = GapCounter(), 0, 0
+    for inference_id, packets in enumerate(pictures):
+        numbers = [n for n, arrives in enumerate(packets, 1) if arrives]
+        for n in numbers:
+            gaps.count_numbered(inference_id, n)
+        heard += len(numbers)
+        missing += numbers[-1] - len(numbers) if numbers else 0
+    assert (gaps.received, gaps.lost) == (heard, missing)
+
+
+def test_a_picture_that_is_shown_again_is_no_gap():
+    gaps = GapCounter()
+    assert [gaps.count_numbered(9, n) for n in (1, 3, 3, 1, 2)] == [0, 1, 0, 0, 0]
+    assert (gaps.received, gaps.lost) == (4, 1)

@@ -346,7 +346,7 @@ def test_a_picture_that_is_shown_twice_ends_as_in_the_simulation_whichever_packe
             link.replace(loss=loss), speed, image, phase, exit_s=EXIT_S, seed=image, watch=events, manner=manner
         )
         frames.append(frame)
-        sent = [(packet, packet in event.delivered) for event in events for packet in event.sent]
+        sent = [(p, not gone) for event in events for p, gone in zip(event.sent, event.losses, strict=True)]
         shown = [heard for packet, heard in sent if Header.unpack(packet).stage == 0]
         for place, heard in enumerate(shown):
             again, number = (1, place - counts[image]) if place >= counts[image] else (0, place)
