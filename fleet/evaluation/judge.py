@@ -74,17 +74,12 @@ class Judge:
             states = index.payloads[payload]
             sizes, ends = (self.trace.array(split, kind(payload))[:, :, chosen] for kind in (fleet_sizes, fleet_ends))
             temperatures = [index.temperatures.get(s.stage, 1.0) for s in states.states]
-            heads = index.local_exits
-            local = None
-            if heads:
-                local = self.rows(split, "local-exits", [h["temperature"] for h in heads], rule)
             self._known[key] = Recorded(
                 Packets.of(sizes, ends),
                 states,
                 self.rows(split, fleet_logits(payload), temperatures, rule),
                 self.device(split, rule),
-                local,
-                tuple(int(h["n"]) for h in heads),
+                *self.local_exits(split, rule),
             )
         found: Recorded = self._known[key]
         return found
@@ -101,14 +96,12 @@ class Judge:
             sizes, ends = (np.asarray(self.trace.array(split, kind(payload)))[:, chosen] for kind in PICTURE_PARTS)
             packets, states = split_picture(sizes, ends, payload, thrifty=thrifty)
             temperatures = [index.temperatures.get(PICTURE, 1.0)] * len(sizes)
-            plain = self.recorded(split, self.trace.payloads[0], "confidence")
             self._known[key] = Recorded(
                 packets,
                 states,
                 self.rows(split, picture_logits(payload), temperatures),
-                plain.device,
-                plain.local,
-                plain.local_stages,
+                self.device(split),
+                *self.local_exits(split),
             )
         found: Recorded = self._known[key]
         return found
@@ -175,6 +168,12 @@ class Judge:
     def device(self, split: Split, rule: Rule = "confidence") -> Judged:
         """The whole network on the device, one row."""
         return self.rows(split, "local", [self.trace.index.temperatures.get(LOCAL_ANSWER_STAGE, 1.0)], rule)
+
+    def local_exits(self, split: Split, rule: Rule = "confidence") -> tuple[Judged | None, tuple[int, ...]]:
+        """The bundle's local exits, one row each, None where it has none; and their stages."""
+        heads = self.trace.index.local_exits
+        local = self.rows(split, "local-exits", [h["temperature"] for h in heads], rule) if heads else None
+        return local, tuple(int(h["n"]) for h in heads)
 
     def rival(self, split: Split, name: str) -> Judged:
         """A rival's rows."""
