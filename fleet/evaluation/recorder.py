@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -152,12 +154,23 @@ class Recorder:
 
     def change(self, **changes: Any) -> None:
         """Change entries of the index, as another recorder of the other split may have left it."""
-        self.index = replace(read_index(self.path), **changes)
-        self._write_index()
+        with self._alone():
+            self.index = replace(read_index(self.path), **changes)
+            self._write_index()
 
     def _finish(self, *names: str, **changes: Any) -> None:
         known = {name: sha256_of(array_path(self.path, name)) for name in names}
-        self.change(arrays={**read_index(self.path).arrays, **known}, **changes)
+        with self._alone():
+            there = read_index(self.path)
+            self.index = replace(there, arrays={**there.arrays, **known}, **changes)
+            self._write_index()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the index meanwhile."""
+        with (self.path / f"{INDEX}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _draft(self, name: str) -> tuple[Path, Path]:
         file = array_path(self.path, name)
