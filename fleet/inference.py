@@ -284,7 +284,7 @@ class Device:
     def _raced(self, stage: StageFile, features: FloatArray, journey: _Journey) -> Prediction | None:
         """What the local exit behind a stage says, if the device races, there is one, and it is sure."""
         head = self.bundle.local_exits.get(stage.n)
-        if self.race is None or head is None:
+        if self.race is None or head is None or math.isinf(head.threshold):  # who is never sure takes no time either
             return None
         seconds = self.profile.local_exit_seconds(head.macs, stage.n, stage.macs)
         logits = self.race.run_local(stage.n, features)

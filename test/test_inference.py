@@ -358,6 +358,14 @@ def test_a_local_exit_that_is_sure_ends_the_inference_and_its_answer_travels(mak
     assert LocalAnswer.unpack(packet).class_index == 3
 
 
+def test_a_local_exit_that_is_never_sure_enough_takes_no_time(make):
+    device, around = make(**NEVER)
+    device = racing(device, Heads({2: OWN}), threshold=math.inf)
+    outcome = infer(device, around)
+    assert device.race.ran == []
+    assert outcome.latency == pytest.approx(STAGES * 0.02)
+
+
 def test_the_radio_has_a_stage_s_packets_before_its_local_exit_runs(make):
     device, around = make(**NEVER)
     offered = []
