@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from fleet.baselines.config import Budget
 from fleet.baselines.registry import FAMILIES
 from fleet.baselines.store import Index
 from fleet.bundle import Bundle
@@ -16,6 +18,8 @@ from fleet.training.exits import noted_images, noted_number
 from fleet.training.picture import PICTURE_IMAGES_NOTE, PICTURE_NOTE
 
 PLAN = "plan.json"
+LOCAL_EXITS_NOTE = "local exits"
+"""The bundle's note of how the local exits that it has were trained."""
 _HEADER: Final = "| part | what is trained | epochs | images | steps | minutes | weights fine-tuned | new weights |"
 _COMMAND: Final = "fleet baselines train config/baselines.yaml --runs NEW --only {part}"
 _FULL: Final = "raise its `epochs` in config/baselines.yaml, then " + _COMMAND
@@ -136,6 +140,21 @@ def _fleet(bundle: Bundle, config: TrainingConfig) -> Iterator[dict[str, Any]]:
             "published": "not in the paper (design section 12.4)",
             "full_command": "raise picture.steps in config/training/backyard-picture.yaml, then "
             "fleet train config/training/backyard-picture.yaml --bundle models/backyard --output NEW",
+        }
+    if (told := bundle.notes.get(LOCAL_EXITS_NOTE)) is not None:
+        seen = re.search(r"([\d,]+) images", told)
+        yield {
+            "name": "fleet-picture-race",
+            "parts": "small convolutional heads, for the race",
+            "trained": told,
+            "frozen": True,
+            "images": int(seen[1].replace(",", "")) if seen is not None else 0,
+            "batch": Budget(epochs=1).batch,
+            "seed": config.seed,
+            "variant": "heads only: the backbone runs forward, and its own answer is learned from, too",
+            "published": "not in the paper (design section 12.7)",
+            "full_command": "raise local-exits in config/baselines.yaml, then "
+            "fleet baselines train config/baselines.yaml --only local-exits",
         }
 
 

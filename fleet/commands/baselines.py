@@ -163,6 +163,7 @@ def attach(
     They sit on the same frozen base network, so the device runs its stages once. Thresholds are those with which an
     exit loses at most a point against the whole network, from the calibration split.
     """
+    from fleet.baselines.card import LOCAL_EXITS_NOTE  # noqa: PLC0415
     from fleet.baselines.local import local_heads, own_heads, parse_stages  # noqa: PLC0415
     from fleet.local_exits import attach_local_exits  # noqa: PLC0415
 
@@ -177,7 +178,7 @@ def attach(
         else:
             heads, told = own_heads(bundle, own, calibration.part(0, pictures), wanted)
     changed = attach_local_exits(bundle.path, heads)
-    changed = changed.save({**changed.notes, "local exits": told})
+    changed = changed.save({**changed.notes, LOCAL_EXITS_NOTE: told})
     for n, head in heads.items():
         console.print(f"local exit {n}: temperature {head.temperature:.3f}, threshold {head.threshold:.4f}")
     console.print(f"{changed.path} is now {changed.identity.hex()}")
