@@ -86,9 +86,10 @@ def test_answers_come_from_the_pictures_that_arrived(base: object, pictures: Pic
     from fleet.backbones import Backbone  # noqa: PLC0415
 
     assert isinstance(base, Backbone)
-    scheme = Picture("jpeg", base, (1.0,) * 20)
+    rows = len(settings_of("jpeg", 32))
+    scheme = Picture("jpeg", base, (1.0,) * rows)
     answers = scheme.answer(pictures)
-    assert answers.logits.shape == (20, 6, 4)
+    assert answers.logits.shape == (rows, 6, 4)
     assert answers.bytes.shape == (len(scheme.uploads), 6)
     for upload, sizes in zip(scheme.uploads, answers.bytes, strict=True):
         setting = scheme.settings[upload.row]

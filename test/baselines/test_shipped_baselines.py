@@ -54,7 +54,7 @@ def test_what_was_spent_is_what_the_configuration_allows() -> None:
         n: b.epochs for n, b in budgets.items() if n != own.NAME
     }
     planned = {scheme["name"] for scheme in json.loads((STORED / "plan.json").read_text())["schemes"]}
-    assert planned == {"fleet", "fleet-picture", *load_index(STORED).entries}
+    assert planned == {"fleet", "fleet-picture", "fleet-picture-race", *load_index(STORED).entries}
 
 
 def test_deeper_exits_and_finer_pictures_are_more_accurate() -> None:
