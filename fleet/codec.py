@@ -113,6 +113,11 @@ class Run:
     number: int = 0
     leads: bool = False
 
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of each packet's header."""
+        return SHORT_HEADER_BYTES if self.number else HEADER_BYTES
+
 
 def runs_of(
     layout: StageLayout, values: IntArray, coder: Coder, payload: int, begin: int, end: int, *, short: bool = True

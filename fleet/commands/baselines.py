@@ -155,7 +155,10 @@ def attach(
     own: Annotated[
         Path | None, typer.Option(help="Checkpoint of our own heads, `local-exits.pt`; Shallow-Deep's without it.")
     ] = None,
-    stages: Annotated[str, typer.Option(help="Stages that get an exit, as 8,11,13.")] = "8,11,13,15",
+    stages: Annotated[
+        str,
+        typer.Option(help="Stages that get an exit, as 8,11,13. Default: all of our own, 8,11,13 of Shallow-Deep's."),
+    ] = "",
     pictures: Annotated[int, typer.Option(help="Calibration pictures for temperatures and thresholds.")] = 2500,
 ) -> None:
     """Give a bundle local exits, which race against the radio: our own heads, or Shallow-Deep's.
@@ -165,11 +168,12 @@ def attach(
     """
     from fleet.baselines.card import LOCAL_EXITS_NOTE  # noqa: PLC0415
     from fleet.baselines.local import local_heads, own_heads, parse_stages  # noqa: PLC0415
+    from fleet.baselines.own import STAGES  # noqa: PLC0415
     from fleet.local_exits import attach_local_exits  # noqa: PLC0415
 
     console = Console()
     bundle = _bundle(model)
-    wanted = parse_stages(stages)
+    wanted = parse_stages(stages or ("8,11,13" if own is None else ",".join(map(str, STAGES))))
     _, calibration = _images(_settings(config), data, cache, bundle)
     with console.status("temperatures and thresholds on the calibration split"):
         told = "Shallow-Deep's internal classifiers"

@@ -35,7 +35,7 @@ from fleet.evaluation.trace import (
 )
 from fleet.fusion import CloudNetwork
 from fleet.layout import FloatArray, StageLayout
-from fleet.packet import HEADER_BYTES, PICTURE, SHORT_HEADER_BYTES
+from fleet.packet import PICTURE
 
 BATCH = 32
 """Images at a time; more do not fit a processor's caches."""
@@ -80,7 +80,7 @@ def packets_of_stage(layout: StageLayout, values: Array, coder: Coder, payload: 
     for image in values:
         packets = []
         for run in runs_of(layout, image.astype(np.int32), coder, payload, 0, layout.count):
-            header = SHORT_HEADER_BYTES if run.number else HEADER_BYTES
+            header = run.header_bytes
             # A run that takes several packets decodes with its last.
             packets += [(header + len(body), run.first) for body in run.bodies[:-1]]
             packets.append((header + len(run.bodies[-1]), run.first + run.count))
