@@ -101,6 +101,8 @@ class Bundle:
         local_exits: the device's own exits for the race, by stage; most bundles have none.
         picture: the device's stage 0, where the picture itself travels first.
         picture_file: the hub's weights of exit 0; empty without a picture.
+        fuse: k of the paper, how many stages an exit fuses.
+        combinations: whether exits have a fusion block for every combination of sizes, as published.
         notes: licence, data and training, free text by key; they say nothing that a program needs.
     """
 
@@ -123,6 +125,8 @@ class Bundle:
     local_exits: Mapping[int, LocalExit] = field(default_factory=dict)
     picture: StageFile | None = None
     picture_file: str = ""
+    fuse: int = 2
+    combinations: bool = False
     notes: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -184,6 +188,10 @@ class Bundle:
             raise FleetError(
                 f"a picture of {size} pixels has no {layouts[PICTURE].ladder.finest} blocks of an even side"
             )
+        fusion = m.get("fusion", {})
+        fuse = int(fusion.get("stages", 2))
+        if not 1 <= fuse <= len(stages):
+            raise FleetError(f"an exit cannot fuse {fuse} stages of {len(stages) - 1}")
         mean, std = _three(m["input"]["mean"]), _three(m["input"]["std"])
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise FleetError("the input's mean and std must be finite, its std positive")
@@ -207,6 +215,8 @@ class Bundle:
             local_exits=_local_exits(m.get("local_exits", []), len(stages)),
             picture=picture,
             picture_file=picture_file,
+            fuse=fuse,
+            combinations=_flag(fusion.get("combinations", False), "fusion.combinations"),
             notes={str(key): _text(note, f"note {key!r}") for key, note in m.get("notes", {}).items()},
         )
 
@@ -266,6 +276,7 @@ class Bundle:
             entry = self._stage_to_manifest(self.picture)
             del entry["n"]
             picture = {"picture": {**entry, "cloud": self.picture_file}}
+        fusion = {"stages": self.fuse, "combinations": self.combinations}
         manifest = {
             "format": FORMAT,
             "name": self.name,
@@ -283,6 +294,7 @@ class Bundle:
                 **({"thresholds_begun": begun} if begun else {}),
                 **({"patient": True} if self.decider.patient else {}),
             },
+            **({"fusion": fusion} if fusion != {"stages": 2, "combinations": False} else {}),
             **picture,
             "stages": [self._stage_to_manifest(stage) for stage in self.stages],
             **(local if self.local_exits else {}),

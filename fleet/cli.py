@@ -19,6 +19,7 @@ from fleet.commands.export import export
 from fleet.commands.link import link
 from fleet.commands.profile import profile
 from fleet.commands.report import report
+from fleet.commands.study import study
 from fleet.commands.sweep import sweep
 from fleet.commands.trace import trace
 from fleet.commands.train import train
@@ -48,7 +49,7 @@ def _verb(function: Callable[..., Any]) -> None:
     app.command(name=function.__name__)(function)
 
 
-for _function in (up, camera, link, evaluate, train, calibrate, export, profile, trace, sweep, report):
+for _function in (up, camera, link, evaluate, train, calibrate, export, profile, trace, sweep, report, study):
     _verb(_function)
 app.add_typer(bag)
 app.add_typer(baselines)

@@ -216,6 +216,8 @@ def export_bundle(
         cloud_file=CLOUD_FILE,
         trained=trained,
         checksums={},
+        fuse=cloud.fuse,
+        combinations=cloud.combinations,
     )
     return draft.save(notes)
 

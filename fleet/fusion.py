@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -72,6 +73,50 @@ class ExitBlock(nn.Module):
         return F.interpolate(features, size=(self.size, self.size), mode="bilinear", align_corners=False)
 
 
+class CombinationBlocks(nn.Module):
+    """As published: a block for every combination of sizes at which the fused stages have arrived (section 3.3).
+
+    A stage counts as arrived at the largest size of which everything is known, and at the smallest where nothing is.
+
+    Args:
+        channels: channels of each fused view, oldest first.
+        out: channels of stage n's map, the input of stage n+1.
+        size: cells a side of that map.
+        sizes: of each fused stage, the sizes that it may arrive at, ascending; the last is its finest.
+    """
+
+    def __init__(self, channels: Sequence[int], out: int, *, size: int, sizes: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.sizes = tuple(tuple(of_stage) for of_stage in sizes)
+        self.blocks = nn.ModuleList(
+            ExitBlock(channels, out, size=size) for _ in range(math.prod(len(of_stage) for of_stage in self.sizes))
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """As :meth:`ExitBlock.forward`; the images of a batch may have arrived at different sizes."""
+        chosen = self.combination(maps)
+        there = sorted(set(chosen.tolist()))
+        if len(there) == 1:
+            whole: Tensor = self.blocks[there[0]](maps)
+            return whole
+        order = torch.cat([(chosen == k).nonzero().flatten() for k in there])
+        parts = [self.blocks[k]([m[chosen == k] for m in maps]) for k in there]
+        return torch.cat(parts)[order.argsort()]
+
+    def combination(self, maps: Sequence[Tensor]) -> Tensor:
+        """Which block each image gets, shape (B,)."""
+        chosen = torch.zeros(len(maps[0]), dtype=torch.long, device=maps[0].device)
+        for view, sizes in zip(maps, self.sizes, strict=True):
+            known = view[:, view.shape[1] // 2 :].mean((1, 2, 3))  # the share of all coefficients, shape (B,)
+            ends = torch.tensor([(s / sizes[-1]) ** 2 for s in sizes[1:]], device=known.device)
+            chosen = chosen * len(sizes) + (known[:, None] > ends - _ROUNDING).sum(1)
+        return chosen
+
+
+_ROUNDING = 1e-4
+"""Of a mean of shares; a coefficient more or less is at least 1 / 256 / 32 of a stage."""
+
+
 class CloudNetwork(nn.Module):
     """All exits over one shared trunk: the remaining stages and head of the backbone, or of the hub's own copy.
 
@@ -79,22 +124,32 @@ class CloudNetwork(nn.Module):
         backbone: the trained backbone or the hub's copy; its stages and head are shared, not copied.
         channels: channels that travel, by stage.
         fuse: k of the paper, how many stages an exit fuses (2; fewer where there are not so many).
+        sizes: by stage, the sizes that it may arrive at; then exits have a block for each combination of them
+            (:class:`CombinationBlocks`) in place of one that is told how much is known.
         picture: exit 0, where the picture itself travels too; it looks at that alone, and no other exit does.
     """
 
     def __init__(
-        self, backbone: Backbone, channels: Mapping[int, int], *, fuse: int = 2, picture: PictureExit | None = None
+        self,
+        backbone: Backbone,
+        channels: Mapping[int, int],
+        *,
+        fuse: int = 2,
+        sizes: Mapping[int, Sequence[int]] | None = None,
+        picture: PictureExit | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.fuse, self.combinations = backbone, fuse, sizes is not None
         self.fused = {n: tuple(range(max(min(channels), n - fuse + 1), n + 1)) for n in channels}
         specs = {spec.n: spec for spec in backbone.stage_specs}
-        self.exits = nn.ModuleDict(
-            {
-                str(n): ExitBlock([2 * channels[m] for m in stages], specs[n].channels, size=specs[n].size)
-                for n, stages in self.fused.items()
-            }
-        )
+        self.exits = nn.ModuleDict()
+        for n, stages in self.fused.items():
+            views, out, size = [2 * channels[m] for m in stages], specs[n].channels, specs[n].size
+            self.exits[str(n)] = (
+                ExitBlock(views, out, size=size)
+                if sizes is None
+                else CombinationBlocks(views, out, size=size, sizes=[sizes[m] for m in stages])
+            )
         if picture is not None:
             self.exits[str(PICTURE)] = picture
             self.fused = {PICTURE: (PICTURE,), **self.fused}
@@ -269,7 +324,8 @@ def load_cloud(bundle: Bundle, *, device: str = "cpu") -> CloudNetwork:
         channels = {n: layout.channels for n, layout in bundle.layouts.items() if n != PICTURE}
         state = _floats(load_file(bundle.cloud_path, device="cpu"))
         picture = None if bundle.picture is None else _picture(bundle, backbone, state)
-        cloud = CloudNetwork(backbone, channels, picture=picture)
+        sizes = {n: bundle.layouts[n].rungs for n in channels} if bundle.combinations else None
+        cloud = CloudNetwork(backbone, channels, fuse=bundle.fuse, sizes=sizes, picture=picture)
         state = with_trunk(state)
         if picture is not None:
             state |= {f"exits.{PICTURE}.{key}": value for key, value in picture.state_dict().items()}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +135,11 @@ class ExitConfig:
         soft: weight of the loss against the whole network's own answers (distillation).
         close: weight of the distance between rebuilt and true features.
         rate: weight of what the coefficients cost, a bit each.
+        fuse: k of the paper, how many stages an exit fuses.
+        combinations: whether every combination of the fused stages' sizes has a fusion block of its own, as published,
+            in place of one block that is told how much is known.
+        arrival: what training lets arrive of a stage: ``packets``, any part of them (the tail dropped, or some at
+            random), or ``sizes``, as published, everything up to a rung.
     """
 
     base: int
@@ -154,6 +159,19 @@ class ExitConfig:
     soft: float = 1.0
     close: float = 0.3
     rate: float = 0.0
+    fuse: int = 2
+    combinations: bool = False
+    arrival: Literal["packets", "sizes"] = "packets"
+
+    def as_published(self) -> ExitConfig:
+        """The same training with what the paper says of it (sections 3.2 to 3.4) in place of what FLEET adds.
+
+        Exits are trained on whole sizes, each twice the one before, with a block for every combination of them, against
+        the labels alone and behind the base network's own stages.
+        """
+        sizes = [self.base << k for k in range((self.rungs[-1] // self.base).bit_length())]
+        paper = {"arrival": "sizes", "hard": 1.0, "soft": 0.0, "close_steps": 0, "close": 0.0, "rate": 0.0}
+        return replace(self, rungs=tuple(sizes), combinations=True, trunk_peak=0.0, **paper)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -323,7 +341,8 @@ def _build(kind: Any, value: object, name: str) -> Any:
         return {str(key): _build(typing.get_args(kind)[1], item, f"{name}: {key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(kind, (type, types.UnionType)) and isinstance(value, kind) and not isinstance(value, bool):
+    truth = isinstance(value, bool)  # which Python counts among the integers
+    if isinstance(kind, (type, types.UnionType)) and isinstance(value, kind) and truth == (kind is bool):
         return value
     msg = f"{name} is {value!r}; expected {getattr(kind, '__name__', kind)}"
     raise FleetError(msg)

@@ -42,7 +42,7 @@ from fleet.training.config import ExitConfig, TrainingConfig
 from fleet.training.data import ImageSet
 from fleet.training.figure import draw_exits
 from fleet.training.latents import received_part
-from fleet.training.parts import first_part, random_part
+from fleet.training.parts import first_part, random_part, size_part
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
 from fleet.training.steps import ROW_EVERY, StepProgress, run_steps, write_log
@@ -53,6 +53,8 @@ LOG = "exits.csv"
 IMAGES_NOTE = "images of the exits"
 """Under which a bundle says how many images its encoders and exits were trained on."""
 FIGURE = "exits.png"
+Arrival = Callable[[StageLayout, int, torch.Generator], Tensor]
+"""Which coefficients arrived of a stage for so many images, shape (images, channels, ladder.count), bool."""
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
 
 
@@ -131,7 +133,12 @@ class ExitTraining:
         ).to(self.device)
         own_trunk = self.plan.trunk_peak > 0
         trunk = copy.deepcopy(self.backbone) if own_trunk else self.backbone
-        self.cloud = CloudNetwork(trunk, channels).to(self.device)
+        if not 1 <= self.plan.fuse <= len(channels):
+            raise FleetError(f"exits.fuse is {self.plan.fuse}; of {len(channels)} stages an exit fuses 1 or more")
+        sizes = {n: [r for r in self.plan.rungs if r <= self.encoder(n).grid] for n in channels}
+        self.cloud = CloudNetwork(
+            trunk, channels, fuse=self.plan.fuse, sizes=sizes if self.plan.combinations else None
+        ).to(self.device)
         self.cloud.exits.requires_grad_(True)
         self.groups = group_matrix(train.table).to(self.device) if train.table.groups else None
         self.means = {n: torch.zeros(c, device=self.device) for n, c in channels.items()}
@@ -256,7 +263,7 @@ class ExitTraining:
         fused = self.cloud.fused[n]
         received = []
         for stage in fused:
-            have = random_part(self.layouts[stage], len(labels), random, newest=stage == n).to(self.device)
+            have = self._arrived(self.layouts[stage], len(labels), random, newest=stage == n).to(self.device)
             features, cost = self._receive(stage, maps[stage], have)
             received.append(features)
         spent = float(cost.detach())
@@ -274,6 +281,12 @@ class ExitTraining:
         soft = F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="batchmean")
         total: Tensor = self.plan.hard * hard + self.plan.soft * soft + self.plan.close * close + bits
         return total
+
+    def _arrived(self, layout: StageLayout, count: int, random: torch.Generator, *, newest: bool) -> Tensor:
+        """What training lets arrive of a stage."""
+        if self.plan.arrival == "sizes":
+            return size_part(layout, count, random, together=self.plan.combinations)
+        return random_part(layout, count, random, newest=newest)
 
     def _receive(self, stage: int, features: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self.encoder(stage)
@@ -342,6 +355,34 @@ class ExitTraining:
                     received[k][1::2] = self._receive(m, maps[m], have)[0][1::2]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)
+
+    @torch.no_grad()
+    def answers(
+        self, images: ImageSet, arrivals: Mapping[str, Arrival], *, batch: int = 125
+    ) -> dict[str, dict[int, np.ndarray[Any, np.dtype[np.float32]]]]:
+        """Logits (N, classes) of every exit in several states of its own stage, those before it complete.
+
+        Args:
+            images: with N of them.
+            arrivals: by name of a state, what of a stage has arrived for so many images; all draw the same numbers.
+            batch: images at a time.
+        """
+        self.cloud.eval()
+        self.encoders.eval()
+        found: dict[str, dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]]] = {
+            state: {n: [] for n in self.stages} for state in arrivals
+        }
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
+            maps, _ = self._frozen(normalise(part), whole=False)
+            whole = {n: self._whole(n, maps[n]) for n in self.stages}
+            for state, arrival in arrivals.items():
+                random = torch.Generator().manual_seed(start)
+                for n in self.stages:
+                    have = arrival(self.layouts[n], len(part), random).to(self.device)
+                    received = [*(whole[m] for m in self.cloud.fused[n][:-1]), self._receive(n, maps[n], have)[0]]
+                    found[state][n].append(self.cloud(n, received).cpu().numpy())
+        return {state: {n: np.concatenate(parts) for n, parts in of_state.items()} for state, of_state in found.items()}
 
     def _whole(self, n: int, features: Tensor) -> Tensor:
         """What exits are given of stage n where everything arrived."""

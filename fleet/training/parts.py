@@ -38,6 +38,21 @@ def random_part(layout: StageLayout, count: int, random: torch.Generator, *, new
     return _in_place(layout, have)
 
 
+def size_part(layout: StageLayout, count: int, random: torch.Generator, *, together: bool) -> Tensor:
+    """Which coefficients arrived where only whole sizes do, as published, shape (count, channels, ladder.count), bool.
+
+    Args:
+        layout: of the stage.
+        count: images.
+        random: source of every random number.
+        together: whether all images arrived at one size.
+    """
+    drawn = torch.randint(len(layout.rungs), (1 if together else count,), generator=random)
+    ends = torch.tensor([rung * rung for rung in layout.rungs])[drawn].expand(count)  # coefficients of a channel
+    have = torch.arange(layout.ladder.count) < ends[:, None]
+    return have[:, None, :].expand(-1, layout.channels, -1)
+
+
 def begun_part(layout: StageLayout, count: int, random: torch.Generator) -> Tensor:
     """Which coefficients arrived of what decodes from its beginning only, shape (count, channels, ladder.count), bool.
 
