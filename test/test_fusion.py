@@ -11,7 +11,7 @@ from fleet.backbones import build_backbone
 from fleet.bundle import MANIFEST, Bundle, sha256_of
 from fleet.codec import Quantiser, StageLayout
 from fleet.errors import FleetError
-from fleet.fusion import CloudNetwork, ExitBlock, load_cloud, packed_trunk, with_trunk
+from fleet.fusion import CloudNetwork, CombinationBlocks, ExitBlock, load_cloud, packed_trunk, with_trunk
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,34 @@ def test_maps_of_any_grid_are_brought_to_the_size_of_the_stage():
     block = ExitBlock([2, 3], 5, size=8).eval()
     with torch.inference_mode():
         assert block([torch.zeros(1, 2, 16, 16), torch.zeros(1, 3, 4, 4)]).shape == (1, 5, 8, 8)
+
+
+def view_at(size, finest, channels=2, value=1.0):
+    """A view of which the first size x size of every finest x finest coefficients are known."""
+    known = torch.full((1, channels, finest, finest), (size / finest) ** 2)
+    return torch.cat([torch.full_like(known, value), known], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "block"),
+    [(4, 4, 0), (4, 8, 1), (4, 16, 2), (8, 4, 3), (16, 16, 8), (0, 4, 0), (8, 15, 4), (7.9, 16, 2)],
+)
+def test_every_combination_of_sizes_has_a_block_and_a_size_counts_once_it_is_complete(older, newer, block):
+    blocks = CombinationBlocks([4, 4], 5, size=8, sizes=[(4, 8, 16), (4, 8, 16)])
+    assert len(blocks.blocks) == 9
+    assert blocks.combination([view_at(older, 16), view_at(newer, 16)]).tolist() == [block]
+
+
+def test_images_of_a_batch_that_arrived_at_different_sizes_get_each_its_own_block():
+    torch.manual_seed(0)
+    blocks = CombinationBlocks([4, 4], 5, size=8, sizes=[(4, 8), (2, 4)]).eval()
+    pairs = [(8, 2), (4, 4), (8, 4), (4, 2), (8, 2)]
+    maps = [[view_at(a, 8, value=k), view_at(b, 4, value=-k)] for k, (a, b) in enumerate(pairs)]
+    with torch.inference_mode():
+        together = blocks([torch.cat(parts) for parts in zip(*maps, strict=True)])
+        alone = torch.cat([blocks(of_image) for of_image in maps])
+    torch.testing.assert_close(together, alone)
+    assert len(set(blocks.combination([torch.cat(parts) for parts in zip(*maps, strict=True)]).tolist())) == 4
 
 
 def test_the_trunk_is_shared_and_not_copied(cloud):

@@ -15,10 +15,11 @@ from fleet.resources import expanded, find_model
 
 
 def report(
-    sweeps: Annotated[
-        list[Path], typer.Argument(metavar="SWEEP.json…", help="Results of `fleet sweep`; the first names the bundle.")
-    ],
     output: Annotated[Path, typer.Option(help="Folder for the page, the Markdown and the figures.")],
+    sweeps: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="SWEEP.json…", help="Results of `fleet sweep`; the first names the bundle."),
+    ] = None,
     losses: Annotated[
         list[Path] | None,
         typer.Option(metavar="LOSSES.json", help="Results of a sweep of random losses; again for more."),
@@ -31,18 +32,32 @@ def report(
     model: Annotated[
         str | None, typer.Option(help="The bundle: its network's memory, and what `fleet evaluate` found of its codec.")
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY.json", help="Results of `fleet study`; without sweeps only its pages are written."),
+    ] = None,
 ) -> None:
     """Write the paper's tables and figures, each number beside the paper's own.
 
     What was not run is marked so, with the command that runs it. The same files give the same report, byte for byte.
     """
-    from fleet.evaluation.report import build  # noqa: PLC0415 - numpy and drawing, which --help should not load
+    from fleet.evaluation.report import build, studies  # noqa: PLC0415 - numpy and drawing, which --help should not load
     from fleet.evaluation.report.context import load_context  # noqa: PLC0415
     from fleet.evaluation.report.sweeps import OURS, Evidence, load_sweep  # noqa: PLC0415
 
     folder = expanded(output).absolute()
     if folder.exists() and not folder.is_dir():
         raise FleetError(f"cannot write the report to {output}: it is no folder")
+    console = Console()
+    if study is not None:
+        written = build.write(studies.report(studies.load_study(expanded(study))), folder / studies.FOLDER)
+        console.print(f"{len(written)} files in {output / studies.FOLDER}: begin with README.md", soft_wrap=True)
+    if not sweeps:
+        if study is None:
+            raise FleetError("give results of `fleet sweep`, or of `fleet study` with --study")
+        if losses or plan or ours or model:
+            raise FleetError("--losses, --plan, --ours and --model go with results of `fleet sweep`")
+        return
     found = [load_sweep(expanded(path)) for path in (*sweeps, *(losses or []))]
     for path, sweep in zip(losses or [], found[len(sweeps) :], strict=True):
         if sweep.kind != "losses":
@@ -52,8 +67,7 @@ def report(
         there = ", ".join(name for name, about in evidence.schemes.items() if about.get("family") == "fleet")
         raise FleetError(f"no sweep has '{missing[0]}'; of ours there are: {there or 'none'}")
     where = None if model is None else find_model(model)
-    context = load_context(evidence, where, None if plan is None else expanded(plan))
-    console = Console()
+    context = load_context(evidence, where, None if plan is None else expanded(plan), study=study is not None)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("sections", total=len(build.SECTIONS))
         made = build.build(context, lambda: progress.advance(task))

@@ -137,6 +137,8 @@ def _variant_run(
     training = ExitTraining(plan.config_of(variant), base_network(bundle), *sets, folder)
     if (folder / CHECKPOINT).exists():
         training.resume()
+    else:
+        training.begin_behind(bundle)
     return training
 
 

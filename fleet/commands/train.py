@@ -42,6 +42,17 @@ def train(
         str | None,
         typer.Option(help="Go on with this bundle's exits on its finished base network, which is not trained."),
     ] = None,
+    new_exits: Annotated[
+        bool, typer.Option("--new-exits", help="With --bundle: begin encoders and exits anew behind its base network.")
+    ] = False,
+    as_published: Annotated[
+        bool,
+        typer.Option(
+            "--as-published",
+            help="Train new exits as the paper has them: on whole sizes, a fusion block for every combination of "
+            "them, no distillation.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the output folder.")] = False,
     budget_minutes: Annotated[float, typer.Option(help="Fit the epochs ahead to this time; 0 trains them all.")] = 0.0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
@@ -56,10 +67,16 @@ def train(
     from fleet.training.checkpoint import only_writer  # noqa: PLC0415
     from fleet.training.data import load_training_sets  # noqa: PLC0415
 
+    if new_exits and bundle is None:
+        raise FleetError("--new-exits goes with --bundle; without one all exits are new")
     if bundle is not None and (weights is not None or budget_minutes > 0):
         raise FleetError("--bundle trains exits only: it goes with neither --weights nor --budget-minutes")
     console = Console()
     settings = _settings(config, output, resume=resume, exits_only=bundle is not None)
+    if as_published:
+        if settings.exits is None:
+            raise FleetError(f"{config} has no exits section, which --as-published is about")
+        settings = dataclasses.replace(settings, exits=settings.exits.as_published())
     where = _device(device, threads)
     if data is None and not settings.data.root:
         msg = f"{config} names no data set; give its folder with --data"
@@ -69,7 +86,8 @@ def train(
         sets = load_training_sets(settings.data, root, size=settings.input_size, cache=expanded(cache))
     with only_writer(output):
         if bundle is not None:
-            _go_on(bundle, settings, sets, output, where, console, resume=resume)
+            new = new_exits or as_published
+            _go_on(bundle, settings, sets, output, where, console, resume=resume, new_exits=new)
             return
         training = BaseTraining(settings, *sets, output, where)
         if resume:
@@ -179,8 +197,9 @@ def _go_on(
     console: Console,
     *,
     resume: bool,
+    new_exits: bool,
 ) -> None:
-    """The exits of a bundle, trained further behind its own base network.
+    """The exits of a bundle, trained further behind its own base network, or new ones there.
 
     Raises:
         FleetError: the configuration has no exits, or the bundle is of another data set or network.
@@ -200,6 +219,8 @@ def _go_on(
     training = ExitTraining(settings, base_network(loaded), *sets, output, device)
     if resume:
         training.resume()
+    elif new_exits:
+        training.begin_behind(loaded)
     else:
         training.start_from(loaded)
     _run_exits(training, console)

@@ -116,10 +116,10 @@ def plan_states(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload
     """The states of both splits, entered in the index.
 
     Raises:
-        FleetError: an exit fuses more than two stages, or the trace has this payload with another grid.
+        FleetError: an exit fuses three stages or more, or the trace has this payload with another grid.
     """
     if any(stages not in ((n - 1, n), (n,)) for n, stages in cloud.fused.items()):
-        raise FleetError("a trace needs exits that fuse two stages")
+        raise FleetError("a trace has room for exits that fuse two stages at most: measure others with `fleet study`")
     if (there := recorder.index.payloads.get(payload)) is not None:
         if there.grid != grid:
             raise FleetError(f"{recorder.path} has packets of {payload} bytes with a grid of {there.grid}, not {grid}")

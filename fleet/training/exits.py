@@ -196,6 +196,11 @@ class ExitTraining:
         """Everything that is averaged."""
         return nn.ModuleDict({"encoders": self.encoders, "exits": self.cloud.exits, "trunk": self.cloud.backbone})
 
+    def begin_behind(self, bundle: Bundle) -> None:
+        """Note whose base network this is; encoders and exits are new."""
+        self.began_with = f"{bundle.name} ({bundle.identity.hex()[:16]}), of which only the base network"
+        self.notes_before = {key: note for key, note in bundle.notes.items() if key != IMAGES_NOTE}
+
     def start_from(self, bundle: Bundle) -> None:
         """Begin with a bundle's encoders, exits and trunk; where more channels travel now, the new ones start silent.
 

@@ -34,6 +34,15 @@ def test_shipped_configurations_load_end_at_their_input_size_and_name_no_machine
     assert parse_config(config.to_dict(), "again") == config
 
 
+def test_exits_as_published_have_the_paper_s_sizes_and_losses() -> None:
+    ours = load_config(next(path for path in SHIPPED if path.stem == "backyard-exits")).exits
+    assert ours is not None
+    paper = ours.as_published()
+    assert (paper.rungs, paper.combinations, paper.arrival) == ((4, 8, 16), True, "sizes")
+    assert (paper.hard, paper.soft, paper.close, paper.rate, paper.trunk_peak) == (1, 0, 0, 0, 0)
+    assert (paper.channels, paper.steps, paper.fuse) == (ours.channels, ours.steps, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -43,6 +52,8 @@ def test_shipped_configurations_load_end_at_their_input_size_and_name_no_machine
         ("optimiser: {kind: adam}", "use sgd or adamw"),
         ("optimiser: {peak: fast}", "peak is 'fast'; expected float"),
         ("input_size: true", "expected int"),
+        ("exits: {base: 4, rungs: [4], combinations: 1}", "combinations is 1; expected bool"),
+        ("exits: {base: 4, rungs: [4], arrival: half}", "arrival is 'half'"),
         ("phases: [{size: 64}]", "epochs"),
         ("phases: []", "at least one"),
         ("phases: [{size: 64, epochs: 0}]", "at least one"),

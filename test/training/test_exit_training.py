@@ -6,22 +6,29 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fleet.backbones import build_backbone
+from fleet.codec import encode_stage
 from fleet.coders import coder_named, view
 from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.export import stage_layouts
+from fleet.fusion import load_cloud
 from fleet.ladder import Ladder
+from fleet.runtime import DeviceNetwork
+from fleet.session import CloudSession, ExitTask
 from fleet.training import exits
 from fleet.training.config import DataConfig, ExitConfig, TrainingConfig
 from fleet.training.data import load_training_sets
 from fleet.training.exits import ExitTraining, channels_of
+from fleet.training.finish import export_run
 from fleet.training.latents import coding_cost, merge, received_part, split
+from fleet.training.parts import first_part, size_part
 from fleet.training.steps import StepProgress
 
 CONFIG = TrainingConfig(
@@ -81,6 +88,61 @@ def test_a_checkpoint_of_other_exits_is_refused(colours: Path, tmp_path: Path) -
     other = dataclasses.replace(CONFIG, exits=dataclasses.replace(CONFIG.exits, levels=4))
     with pytest.raises(FleetError, match="another configuration"):
         begin(colours, tmp_path, other).resume()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_as_published_whole_sizes_arrive_and_nothing_between(together: bool) -> None:
+    layout = stage_layouts(
+        {1: StageEncoder(4, 3, grid=8, levels=8)}, {1: torch.zeros(3)}, base=2, rungs=(2, 4, 8), order="centre"
+    )[1]
+    have = size_part(layout, 200, torch.Generator().manual_seed(1), together=together)
+    assert have.shape == (200, 3, 64)
+    assert torch.equal(have, have[:, :1].expand(-1, 3, -1))  # of every channel alike
+    ends = have[:, 0].sum(1)
+    assert torch.equal(have[:, 0], torch.arange(64) < ends[:, None])  # from the first one on
+    assert set(ends.tolist()) <= {4, 16, 64}
+    assert len(set(ends.tolist())) == (1 if together else 3)
+
+
+@pytest.mark.parametrize("changes", [{"fuse": 1}, {"combinations": True, "arrival": "sizes"}, {"soft": 0.0}])
+def test_what_is_measured_is_what_a_hub_would_answer(colours: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Of a run and of the bundle that is made of it."""
+    assert CONFIG.exits is not None
+    config = dataclasses.replace(CONFIG, exits=dataclasses.replace(CONFIG.exits, **changes))
+    training = begin(colours, tmp_path / "run", config)
+    training.run()
+    states = {"all": lambda layout, count, _: first_part(layout, np.ones(count)),
+              "half": lambda layout, count, _: first_part(layout, np.full(count, 0.5))}  # fmt: skip
+    found = training.answers(training.calibration, states, batch=4)
+    for n in training.stages:
+        np.testing.assert_allclose(found["all"][n], training.logits(training.calibration, n), rtol=1e-4, atol=1e-4)
+        assert not np.array_equal(found["all"][n], found["half"][n])
+    bundle = export_run(
+        tmp_path / "run", tmp_path / "bundle", name="tiny", data=colours, cache=colours / "cache", int8=False
+    )
+    cloud = load_cloud(bundle)
+    assert (cloud.fuse, cloud.combinations) == (config.exits.fuse, config.exits.combinations)  # type: ignore[union-attr]
+    network = DeviceNetwork(bundle)
+    session = CloudSession(bundle, cloud.fused)
+    features = network.prepare(np.array(training.calibration.images[0]))
+    for n in training.stages:
+        output = network.run(n, features)
+        features = output.features
+        assert output.latent is not None
+        for packet in encode_stage(bundle.layouts[n], output.latent, inference_id=1, payload=60, coder=bundle.coder):
+            session.take(packet)
+        task = session.next_task()
+        assert isinstance(task, ExitTask)
+        with torch.inference_mode():
+            heard = cloud(n, [torch.from_numpy(m)[None] for m in task.maps])
+        np.testing.assert_allclose(heard[0].numpy(), found["all"][n][0], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("fuse", [0, 3])
+def test_more_stages_than_are_sent_cannot_be_fused(colours: Path, tmp_path: Path, fuse: int) -> None:
+    assert CONFIG.exits is not None
+    with pytest.raises(FleetError, match=f"fuse is {fuse}"):
+        begin(colours, tmp_path, dataclasses.replace(CONFIG, exits=dataclasses.replace(CONFIG.exits, fuse=fuse)))
 
 
 def test_the_backbone_is_not_touched(colours: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fleet.evaluation.report import studies
 from fleet.evaluation.report.context import Context, missing_sweep
 from fleet.evaluation.report.document import Block, Cell, NotRun, Section, Table
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN
@@ -76,7 +77,7 @@ def section(context: Context) -> Section:
             lines.append(
                 (
                     f"{step}. {what}",
-                    Cell(usual or NOT_RUN, f"{NOT_RUN}: {_missing(step)}", "quiet"),
+                    Cell(usual or NOT_RUN, f"{NOT_RUN}: {_missing(step, study=context.study)}", "quiet"),
                     *([NONE] * len(chosen)),
                 )
             )
@@ -150,11 +151,12 @@ def _about(scheme: Mapping[str, Any]) -> str:
     return ", ".join([str(variant["rule"])] * ("rule" in variant) + told)
 
 
-def _missing(step: int) -> str:
+def _missing(step: int, *, study: bool) -> str:
     if step == 9:
         return "reported apart, never mixed into tables of single images"
     if step in (3, 8):
-        return "needs a bundle trained without it (fleet train, trace, sweep)"
+        accuracy = f"what it brings in accuracy: {studies.FOLDER}/README.md; " if study else ""
+        return f"{accuracy}needs a bundle trained without it (fleet train, trace, sweep)"
     return missing_sweep("ablations")
 
 

@@ -74,7 +74,8 @@ def files(report: Report) -> dict[str, str]:
     found = {"index.html": html.page(report), **markdown.files(report)}
     for figure in report.figures():
         found[f"figures/{figure.name}.svg"] = figure.svg
-    found["scoreboard.json"] = json.dumps(report.data, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if report.data:
+        found["scoreboard.json"] = json.dumps(report.data, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     return found
 
 

@@ -39,12 +39,14 @@ class Context:
         manifest: of the bundle; empty where none was given.
         evaluation: of the bundle, what `fleet evaluate` wrote; empty where there is none.
         plan: what every scheme's training spent; empty where none was given.
+        study: whether pages of `fleet study` stand beside the report's.
     """
 
     evidence: Evidence
     manifest: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     plan: Mapping[str, Any]
+    study: bool = False
 
     @property
     def backbone(self) -> str | None:
@@ -122,7 +124,7 @@ def missing_sweep(config: str) -> str:
     return f"fleet sweep runs/trace config/sweeps/{config}.yaml --output runs/sweep/{config}.json"
 
 
-def load_context(evidence: Evidence, model: Path | None, plan: Path | None) -> Context:
+def load_context(evidence: Evidence, model: Path | None, plan: Path | None, *, study: bool = False) -> Context:
     """Read what stands beside the sweeps.
 
     Raises:
@@ -131,25 +133,30 @@ def load_context(evidence: Evidence, model: Path | None, plan: Path | None) -> C
     manifest: Mapping[str, Any] = {}
     evaluation: Mapping[str, Any] = {}
     if model is not None:
-        manifest = _mapping(model / "manifest.json")
+        manifest = read_mapping(model / "manifest.json")
         beside = model / "evaluation.json"
-        evaluation = _mapping(beside) if beside.is_file() else {}
+        evaluation = read_mapping(beside) if beside.is_file() else {}
         named = evidence.conditions.get("bundle")
         if named is not None and manifest.get("name") not in (None, named):
             raise FleetError(
                 f"{model} is the bundle {manifest['name']}, the sweeps are of {named}: give that one's folder"
             )
-    return Context(evidence, manifest, evaluation, {} if plan is None else _plan(plan))
+    return Context(evidence, manifest, evaluation, {} if plan is None else _plan(plan), study)
 
 
 def _plan(path: Path) -> Mapping[str, Any]:
-    found = _mapping(path)
+    found = read_mapping(path)
     if not isinstance(found.get("schemes"), list) or not all(isinstance(s, dict) for s in found["schemes"]):
         raise FleetError(f"{path} is no compute plan: it has no list of schemes")
     return found
 
 
-def _mapping(path: Path) -> Mapping[str, Any]:
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """A JSON file that holds a mapping.
+
+    Raises:
+        FleetError: it cannot be read, or holds something else.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:

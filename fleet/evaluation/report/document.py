@@ -113,7 +113,22 @@ class NotRun:
     because: str = ""
 
 
-Block = Table | Figure | Text | Bullets | NotRun
+@dataclass(frozen=True)
+class Link:
+    """Another report.
+
+    Attributes:
+        what: it is about.
+        title: its heading.
+        folder: where it is, from this one.
+    """
+
+    what: str
+    title: str
+    folder: str
+
+
+Block = Table | Figure | Text | Bullets | NotRun | Link
 
 
 @dataclass(frozen=True)

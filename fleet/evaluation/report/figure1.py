@@ -6,18 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fleet.evaluation.report import paper
+from fleet.evaluation.report import paper, studies
 from fleet.evaluation.report.context import Context, missing_sweep, name_of
 from fleet.evaluation.report.curves import points_of, rows_with_curves
 from fleet.evaluation.report.document import Block, Cell, Figure, NotRun, Section, Table
 from fleet.evaluation.report.drawing import legend, new_figure, style_of, titled
-from fleet.evaluation.report.estimate import NONE, NOT_REACHED, interval_ms
+from fleet.evaluation.report.estimate import NONE
 from fleet.evaluation.report.measures import hub_stage, settings_text
 from fleet.evaluation.report.sweeps import Row, scale_name
 
 
 def section(context: Context) -> Section:
-    """Figure 1a from recorded exits; 1b and 1c where variants were trained."""
+    """Figure 1a from recorded exits; 1b and 1c stand on pages of their own (:mod:`fleet.evaluation.report.studies`)."""
     blocks: list[Block] = []
     rows = [row for row in rows_with_curves(context) if _histograms(row, context.evidence.ours)]
     if rows:
@@ -29,17 +29,7 @@ def section(context: Context) -> Section:
                 missing_sweep("paper") + "    # with `curves: true`",
             )
         )
-    printed = "; ".join(f"{what}: {gain}" for what, gain in paper.FIGURE_1B)
-    blocks.append(
-        NotRun(
-            "Figure 1b: deeper exit networks",
-            "",
-            f"Paper: {printed}. No bundle here has exits of one, three or five layers: every exit runs the rest of "
-            "the base network. "
-            "`fleet train` has no setting for it.",
-        )
-    )
-    blocks += _fusion(context)
+    blocks += studies.reference(found=context.study)
     return Section("figure-1", "When images exit (Figure 1)", tuple(blocks))
 
 
@@ -153,53 +143,4 @@ def _cdf_table(context: Context, rows: Sequence[Row]) -> Table:
         tuple(lines),
         context.conditions(rows, *settings_text(rows[0].setting, without=("time_scale",))),
         folded=True,
-    )
-
-
-def _fusion(context: Context) -> list[Block]:
-    """Figure 1c: k stages fused; here k = 2 unless a sweep holds others."""
-    there = [n for n in ("fleet-k1", "fleet-k2", "fleet-k3") if context.evidence.has(n)]
-    if there:
-        return [_variants(context, "figure-1c", "Figure 1c: exits that fuse k stages", ["fleet", *there])]
-    because = (
-        "Bundles here are trained with k = 2 (the paper's choice) and one block an exit that is told how much of "
-        "each cell has "
-        "arrived, in place of a block for every combination of sizes. `fleet train` has no setting for another k "
-        "yet; once a bundle "
-        "has one, its sweep shows up here under the name fleet-k1 or fleet-k3."
-    )
-    return [
-        NotRun("Figure 1c: k = 1, 2, 3 fused stages, and a fusion block for every combination of sizes", "", because)
-    ]
-
-
-def _variants(context: Context, name: str, caption: str, schemes: Sequence[str]) -> Table:
-    """Latency of several of ours in the same rows."""
-    found = [row for row in context.evidence.rows if sum(s in row.schemes for s in schemes) > 1]
-    found.sort(key=lambda r: (r.setting, r.ci_ms))
-    lines: list[tuple[Cell | str, ...]] = []
-    for row in found:
-        s = row.setting
-        cells: list[Cell | str] = [
-            Cell(
-                f"{s.phy}, {s.packets} payloads, CI {interval_ms(row.ci_ms)}",
-                f"{s.platform}, {s.account}, {scale_name(s.time_scale)}",
-            )
-        ]
-        for scheme in schemes:
-            result = row.schemes.get(scheme)
-            if result is None:
-                cells.append(NONE)
-            elif not result.reached:
-                best = result.entries.get("calibration", {}).get("accuracy")
-                cells.append(Cell(NOT_REACHED, "" if best is None else f"best {best:.1%} on calibration"))
-            else:
-                latency, accuracy = result.estimate("latency_ms"), result.estimate("accuracy")
-                note = "" if accuracy is None else accuracy.percent()
-                cells.append(Cell(NONE if latency is None else f"{latency.written(1)} ms", note))
-        lines.append(tuple(cells))
-    columns = ("link", *(f"#{scheme}" for scheme in schemes))
-    unit = context.evidence.unit
-    return Table(
-        name, caption, columns, tuple(lines), context.conditions(found, f"judged by {unit}, where units differ by row")
     )

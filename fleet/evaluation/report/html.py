@@ -6,7 +6,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from fleet.evaluation.report.document import Block, Bullets, Content, Figure, NotRun, Report, Section, Table, Text, cell
+from fleet.evaluation.report.document import (
+    Block,
+    Bullets,
+    Content,
+    Figure,
+    Link,
+    NotRun,
+    Report,
+    Section,
+    Table,
+    Text,
+    cell,
+)
 from fleet.evaluation.report.drawing import on_dark_pages, without_style
 from fleet.evaluation.report.theme import CSS
 
@@ -56,6 +68,8 @@ def _block(block: Block) -> Iterator[str]:
         yield f"<p>{_text(block.text)}</p>"
     elif isinstance(block, Bullets):
         yield "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in block.items) + "</ul>"
+    elif isinstance(block, Link):
+        yield f'<p>{_text(block.what)}: <a href="{escape(block.folder)}/index.html">{escape(block.title)}</a>.</p>'
     elif isinstance(block, NotRun):
         because = f" {_text(block.because)}" if block.because else ""
         command = f"<pre><code>{escape(block.command)}</code></pre>" if block.command else ""

@@ -11,6 +11,7 @@ from fleet.evaluation.report.document import (
     Cell,
     Content,
     Figure,
+    Link,
     NotRun,
     Report,
     Section,
@@ -26,7 +27,8 @@ def files(report: Report) -> dict[str, str]:
     """Texts by file name; figures are expected under ``figures/``."""
     first, *others = report.sections
     lines = [NOTICE, f"# {report.title}", *report.lead, "The same as one page: [index.html](index.html)."]
-    lines += [*_section(first), "## All results", _contents(report, first)]
+    lines += _section(first)
+    lines += ["## All results", _contents(report, first)] if others else []
     found = {"README.md": _joined(lines)}
     for section in others:
         top = [NOTICE, f"# {section.title}", "[All results](README.md)"]
@@ -53,6 +55,8 @@ def _block(block: Block) -> Iterator[str]:
         yield _escaped(block.text)
     elif isinstance(block, Bullets):
         yield "\n".join(f"- {_escaped(item)}" for item in block.items)
+    elif isinstance(block, Link):
+        yield f"{_escaped(block.what)}: [{block.title}]({block.folder}/README.md)."
     elif isinstance(block, NotRun):
         yield f"**Not run:** {_escaped(block.what)}" + (f". {_escaped(block.because)}" if block.because else "")
         if block.command:
