@@ -6,6 +6,7 @@ DURATION ?= 20
 SOURCE ?= auto
 CONFIG ?= backyard_camera.yaml
 ARGS ?=
+DATA ?=
 
 BIN := .venv/bin
 
@@ -18,13 +19,14 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX
 unexport VIRTUAL_ENV _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .NOTPARALLEL:
-.PHONY: help demo test lint types unit smoke setup clean
+.PHONY: help demo test lint types unit smoke results setup clean
 
 help: ## this list
 	@echo 'FLEET: early-exit inference for cameras whose radio sleeps most of the time.'
 	@echo
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 	@echo
+	@echo 'make results takes DATA (folder of the image set), and RUNS, OUTPUT, PICTURES, LIMIT: see tools/results.sh.'
 	@echo 'make demo takes DURATION (seconds), SOURCE (auto, photos, a camera index, a file, a URL), CONFIG and ARGS.'
 
 demo: setup ## camera (or sample photographs) -> stages -> radio -> cloud -> label, for DURATION seconds
@@ -46,6 +48,9 @@ smoke: setup ## eight seconds of the real nodes on sample photographs; checks wh
 
 unit: setup ## pytest; ARGS='-k ladder' to choose
 	@$(BIN)/python -m pytest $(ARGS)
+
+results: setup ## the paper's evaluation anew, to docs/results; hours. DATA is the folder of the image set
+	@tools/results.sh "$(DATA)"
 
 setup: ## the environment in .venv, without running anything
 	@tools/setup.sh

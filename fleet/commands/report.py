@@ -32,6 +32,10 @@ def report(
     model: Annotated[
         str | None, typer.Option(help="The bundle: its network's memory, and what `fleet evaluate` found of its codec.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Write this section of a report that is there anew, from these sweeps; again for more."),
+    ] = None,
     study: Annotated[
         Path | None,
         typer.Option(metavar="STUDY.json", help="Results of `fleet study`; without sweeps only its pages are written."),
@@ -48,6 +52,8 @@ def report(
     folder = expanded(output).absolute()
     if folder.exists() and not folder.is_dir():
         raise FleetError(f"cannot write the report to {output}: it is no folder")
+    if odd := [name for name in only or () if name not in build.SECTIONS]:
+        raise FleetError(f"a report has no section '{odd[0]}' to write anew; there are {', '.join(build.SECTIONS)}")
     console = Console()
     if study is not None:
         written = build.write(studies.report(studies.load_study(expanded(study))), folder / studies.FOLDER)
@@ -55,8 +61,8 @@ def report(
     if not sweeps:
         if study is None:
             raise FleetError("give results of `fleet sweep`, or of `fleet study` with --study")
-        if losses or plan or ours or model:
-            raise FleetError("--losses, --plan, --ours and --model go with results of `fleet sweep`")
+        if losses or plan or ours or model or only:
+            raise FleetError("--losses, --plan, --ours, --model and --only go with results of `fleet sweep`")
         return
     found = [load_sweep(expanded(path)) for path in (*sweeps, *(losses or []))]
     for path, sweep in zip(losses or [], found[len(sweeps) :], strict=True):
@@ -68,6 +74,10 @@ def report(
         raise FleetError(f"no sweep has '{missing[0]}'; of ours there are: {there or 'none'}")
     where = None if model is None else find_model(model)
     context = load_context(evidence, where, None if plan is None else expanded(plan), study=study is not None)
+    if only:
+        written = build.rewrite(context, only, folder)
+        console.print(f"{len(written)} files in {output} written anew", soft_wrap=True)
+        return
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("sections", total=len(build.SECTIONS))
         made = build.build(context, lambda: progress.advance(task))

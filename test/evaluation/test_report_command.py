@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from fleet.cli import app
 from fleet.errors import FleetError
+from fleet.evaluation.report import build
 from fleet.evaluation.report.drawing import ON_DARK
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -361,3 +363,33 @@ def test_a_model_that_the_sweeps_are_not_of_is_refused(inputs, tmp_path):
     (tmp_path / "other" / "manifest.json").write_text('{"name": "frontyard"}')
     words = refused(inputs / "wake.json", "--model", tmp_path / "other", "--output", tmp_path / "out")
     assert "is the bundle frontyard, the sweeps are of backyard" in words
+
+
+def test_a_section_is_written_anew_and_the_rest_stays(inputs, results, tmp_path):
+    there = tmp_path / "there"
+    shutil.copytree(results, there)
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    sweep = json.loads((inputs / "paper.json").read_text())
+    sweep["schemes"]["fleet-single"]["note"] = "a note that was not there before"
+    (tmp_path / "changed.json").write_text(json.dumps(sweep))
+    report(tmp_path / "changed.json", "--output", there, "--only", "ablations")
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {"ablations.md", "index.html"}
+    assert "a note that was not there before" in (there / "index.html").read_text()
+    # With the same file it is what the whole report had.
+    report(*everything(inputs, there, *(o for name in build.SECTIONS for o in ("--only", name))))
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_every_section_has_the_name_by_which_it_is_asked_for(results):
+    page = (results / "index.html").read_text()
+    assert re.findall(r'<section id="([^"]*)"', page) == ["scoreboard", *build.SECTIONS]
+    assert all((results / f"{name}.md").is_file() for name in build.SECTIONS)
+
+
+def test_what_cannot_be_written_anew_is_told(inputs, tmp_path):
+    sweep = inputs / "paper.json"
+    assert "no section 'figure-2'" in refused(sweep, "--output", tmp_path, "--only", "figure-2")
+    assert "no report to write anew" in refused(sweep, "--output", tmp_path, "--only", "ablations")
+    (tmp_path / "index.html").write_text("<p>nothing</p>")
+    assert "no section 'ablations'" in refused(sweep, "--output", tmp_path, "--only", "ablations")

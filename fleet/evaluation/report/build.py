@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fleet.errors import FleetError
@@ -26,22 +26,23 @@ from fleet.evaluation.report import (
     wake,
 )
 from fleet.evaluation.report.context import Context
-from fleet.evaluation.report.document import Report, Section
+from fleet.evaluation.report.document import Figure, Report, Section
 
-SECTIONS: tuple[Callable[[Context], Section], ...] = (
-    latency.section,
-    curves.section,
-    energy.section,
-    compute.section,
-    losses.section,
-    wake.section,
-    models.section,
-    figure1.section,
-    ablations.section,
-    memory.section,
-    plan.section,
-    sources.section,
-)
+SECTIONS: Mapping[str, Callable[[Context], Section]] = {
+    "latency": latency.section,
+    "curves": curves.section,
+    "energy": energy.section,
+    "compute": compute.section,
+    "losses": losses.section,
+    "wake-words": wake.section,
+    "models": models.section,
+    "figure-1": figure1.section,
+    "ablations": ablations.section,
+    "memory": memory.section,
+    "compute-plan": plan.section,
+    "sources": sources.section,
+}
+"""By the name that each has, in order."""
 
 
 def build(context: Context, done: Callable[[], None] = lambda: None) -> Report:
@@ -56,7 +57,7 @@ def build(context: Context, done: Callable[[], None] = lambda: None) -> Report:
     """
     board, data = scoreboard.section(context)
     sections = [board]
-    for make in SECTIONS:
+    for make in SECTIONS.values():
         sections.append(make(context))
         done()
     lead: tuple[str, ...] = (
@@ -86,13 +87,51 @@ def write(report: Report, folder: Path) -> list[Path]:
         FleetError: the folder cannot be written.
     """
     wanted = files(report)
+    paths = _written(wanted, folder)
+    try:
+        for path in (*folder.glob("*.md"), *folder.glob("figures/*.svg")):
+            if path.relative_to(folder).as_posix() not in wanted and _ours(path):
+                path.unlink()
+    except OSError as err:
+        raise FleetError(f"cannot write the report to {folder}: {err.strerror}") from err
+    return paths
+
+
+def rewrite(context: Context, names: Sequence[str], folder: Path) -> list[Path]:
+    """Write some sections of a report that is there anew, and leave the rest of it as it is.
+
+    Args:
+        context: its inputs, of which only what these sections need has to be there.
+        names: of :data:`SECTIONS`.
+        folder: of the report.
+
+    Raises:
+        FleetError: no report there that has these sections, or it cannot be written.
+    """
+    index = folder / "index.html"
+    try:
+        whole = index.read_text(encoding="utf-8")
+    except OSError as err:
+        raise FleetError(f"{folder} has no report to write anew in part: {err.strerror}") from err
+    wanted: dict[str, str] = {}
+    for name in names:
+        section = SECTIONS[name](context)
+        changed = html.with_section(whole, section)
+        if changed is None:
+            raise FleetError(f"{index} has no section '{section.name}': write the whole report")
+        whole = changed
+        file, text = markdown.page(section)
+        wanted[file] = text
+        wanted |= {f"figures/{b.name}.svg": b.svg for b in section.blocks if isinstance(b, Figure)}
+    wanted["index.html"] = whole
+    return _written(wanted, folder)
+
+
+def _written(wanted: Mapping[str, str], folder: Path) -> list[Path]:
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():
             (folder / name).write_text(text, encoding="utf-8")
-        for path in (*folder.glob("*.md"), *folder.glob("figures/*.svg")):
-            if path.relative_to(folder).as_posix() not in wanted and _ours(path):
-                path.unlink()
     except OSError as err:
         raise FleetError(f"cannot write the report to {folder}: {err.strerror}") from err
     return [folder / name for name in wanted]

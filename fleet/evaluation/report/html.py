@@ -57,7 +57,18 @@ def page(report: Report) -> str:
 """
 
 
+def with_section(page: str, section: Section) -> str | None:
+    """A page with one section written anew; None where it has no such section."""
+    begun = f'<section id="{section.name}" '
+    if page.count(begun) != 1:
+        return None
+    before, _, rest = page.partition(begun)
+    _, end, after = rest.partition("</section>")
+    return before + _section(section) + after if end else None
+
+
 def _section(section: Section) -> str:
+    """Of sections there is none within another (:func:`with_section`)."""
     blocks = "\n".join(part for block in section.blocks for part in _block(block))
     heading = f'<h2 id="{section.name}-title">{escape(section.title)}</h2>'
     return f'<section id="{section.name}" aria-labelledby="{section.name}-title">\n{heading}\n{blocks}\n</section>'

@@ -30,10 +30,13 @@ def files(report: Report) -> dict[str, str]:
     lines += _section(first)
     lines += ["## All results", _contents(report, first)] if others else []
     found = {"README.md": _joined(lines)}
-    for section in others:
-        top = [NOTICE, f"# {section.title}", "[All results](README.md)"]
-        found[f"{section.name}.md"] = _joined([*top, *_blocks(section)])
-    return found
+    return found | dict(map(page, others))
+
+
+def page(section: Section) -> tuple[str, str]:
+    """A section's file and its text."""
+    top = [NOTICE, f"# {section.title}", "[All results](README.md)"]
+    return f"{section.name}.md", _joined([*top, *_blocks(section)])
 
 
 def _contents(report: Report, first: Section) -> str:
