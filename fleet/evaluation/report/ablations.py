@@ -15,8 +15,8 @@ from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN
 from fleet.evaluation.report.sweeps import Row, scale_name
 
 STEPS: Mapping[int, tuple[str, str]] = {
-    1: ("few-bit latents with a tabled range coder", "fleet-paper-codec"),
-    2: ("the reversible ladder in place of eq. 6", "fleet-paper-codec"),
+    1: ("few-bit latents with a tabled range coder", ""),
+    2: ("the reversible ladder in place of eq. 6", ""),
     3: ("ordered channels by tail-drop training", "fleet-no-tail-drop"),
     4: ("stage 0: the picture itself, while stage 1 would run", "fleet-picture"),
     5: ("bursts, not bytes: the stop rule", "fleet-no-stop-rule"),
@@ -33,7 +33,6 @@ _MANNERS = {
     "fill": "events are filled up with the stage before",
 }
 SCHEME_STEP = {
-    "fleet-paper-codec": 1,
     "fleet-no-tail-drop": 3,
     "fleet-picture": 4,
     "fleet-picture-race": 4,
@@ -70,8 +69,8 @@ def section(context: Context) -> Section:
     lines: list[tuple[Cell | str, ...]] = []
     for step, (what, usual) in STEPS.items():
         schemes = [v for v in variants if _step(evidence.schemes[v], v) == step]
-        if step == 2 and not schemes:
-            lines.append((f"{step}. {what}", Cell("with step 1", "one codec has both"), *([NONE] * len(chosen))))
+        if step in (1, 2) and not schemes:
+            lines.append((f"{step}. {what}", Cell("in bytes: below", "one codec has both"), *([NONE] * len(chosen))))
             continue
         if not schemes:
             lines.append(
