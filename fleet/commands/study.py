@@ -146,6 +146,7 @@ def _measured(
     plan: Study, bundle: Bundle, sets: tuple[ImageSet, ImageSet], held_out: ImageSet, output: Path, console: Console
 ) -> dict[str, Any]:
     """Numbers of everything that is finished."""
+    from fleet.evaluation.resampling import RESAMPLES  # noqa: PLC0415
     from fleet.studies import measure  # noqa: PLC0415
 
     found: dict[str, Any] = {
@@ -158,7 +159,7 @@ def _measured(
             "classes": len(bundle.classes),
             "trained_on": len(sets[0]),
             "seed": plan.training.seed,
-            "intervals": f"95 %, percentile bootstrap over the test images, {measure.RESAMPLES} resamples; "
+            "intervals": f"95 %, percentile bootstrap over the test images, {RESAMPLES} resamples; "
             "gains paired image by image",
             "states": {name: told for name, (told, _) in measure.ARRIVALS.items()},
         },

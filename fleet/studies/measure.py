@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fleet.evaluation.resampling import Bootstrap, interval
 from fleet.evaluation.scores import judge
 from fleet.exits import softmax
 from fleet.layout import StageLayout
@@ -21,7 +23,6 @@ from fleet.training.data import ImageSet
 from fleet.training.exits import Arrival, ExitTraining
 from fleet.training.parts import first_part
 
-RESAMPLES = 2000
 RUN = 60
 """Coefficients that are lost together: a packet of 20 bytes at under 3 bits each."""
 LOST = 0.3
@@ -92,10 +93,15 @@ def variant_right(training: ExitTraining, images: ImageSet) -> dict[str, dict[in
 
 def estimate(values: npt.NDArray[np.floating[Any]] | npt.NDArray[np.bool_]) -> list[float]:
     """Mean and 95 % percentile bootstrap interval of one number an image."""
-    values = values.astype(np.float64)
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)), dtype=np.int32)
-    means = values[draws].mean(1)
-    return [round(float(v), 4) for v in (values.mean(), *np.percentile(means, [2.5, 97.5]))]
+    key = "", ""
+    means = _resamples(len(values)).means({key: values})[key]
+    return [round(float(v), 4) for v in (values.mean(), *interval(means))]
+
+
+@lru_cache(maxsize=2)
+def _resamples(images: int) -> Bootstrap:
+    """The same for everything: gains are paired image by image."""
+    return Bootstrap.of(images, seed=0)
 
 
 def _numbers(right: Right) -> dict[str, list[float]]:
