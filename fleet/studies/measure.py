@@ -94,6 +94,7 @@ def variant_right(training: ExitTraining, images: ImageSet) -> dict[str, dict[in
 def estimate(values: npt.NDArray[np.floating[Any]] | npt.NDArray[np.bool_]) -> list[float]:
     """Mean and 95 % percentile bootstrap interval of one number an image."""
     key = "", ""
+    values = values.astype(np.float64)
     means = _resamples(len(values)).means({key: values})[key]
     return [round(float(v), 4) for v in (values.mean(), *interval(means))]
 
