@@ -46,7 +46,7 @@ smoke: setup ## eight seconds of the real nodes on sample photographs; checks wh
 
 # Two at a time: whole systems beside everything else (conftest.py). With ARGS='-n0' they come one after another.
 unit: setup ## pytest; ARGS='-k ladder' to choose
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 setup: ## the environment in .venv, without running anything
 	@tools/setup.sh

@@ -7,30 +7,29 @@ them one after another, for they measure time and number their ROS domains; the 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
-
-SYSTEMS = "ros"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Move the tests that start ROS 2 nodes to one end; the order is kept otherwise."""
     distributed = hasattr(config, "workerinput")
     items.sort(key=lambda item: (item.get_closest_marker("ros") is not None) != distributed)
-    for item in items if distributed else ():
-        if item.get_closest_marker("ros") is not None:
-            item.add_marker(pytest.mark.xdist_group(SYSTEMS))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file stays together: its tests share what was expensive to make."""
-    from xdist.scheduler import LoadGroupScheduling  # noqa: PLC0415 - there is none without pytest-xdist
+    """A file stays together, for its tests share what was expensive to make, and all files with whole systems do."""
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 - there is none without pytest-xdist
 
-    class ByFile(LoadGroupScheduling):
+    @cache
+    def scope(file: str) -> str:  # who hands out the tests knows their names alone
+        return "systems" if "pytest.mark.ros" in (config.rootpath / file).read_text(encoding="utf-8") else file
+
+    class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            scope = super()._split_scope(nodeid)
-            return scope if scope == SYSTEMS else nodeid.partition("::")[0]
+            return scope(nodeid.partition("::")[0])
 
-    return ByFile(config, log) if config.getoption("dist") == "loadgroup" else None
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
