@@ -46,8 +46,9 @@ smoke: setup ## eight seconds of the real nodes on sample photographs; checks wh
 	&& $(BIN)/fleet up --source photos --duration 8 --json "$$folder/run.json" \
 	&& $(BIN)/python tools/check_run.py "$$folder/run.json"
 
+# Two at a time: whole systems beside everything else (conftest.py). With ARGS='-n0' they come one after another.
 unit: setup ## pytest; ARGS='-k ladder' to choose
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 results: setup ## the paper's evaluation anew, to docs/results; hours. DATA is the folder of the image set
 	@tools/results.sh "$(DATA)"

@@ -78,7 +78,7 @@ setup(
         "photos": ["scikit-image>=0.20"],
         "train": ["torch>=2.1", "onnx>=1.15", "matplotlib>=3.6"],
         # `colcon test` looks for this one
-        "test": ["hypothesis>=6", "pillow", "playwright", "psutil", "pytest>=7", "pytest-timeout"],
+        "test": ["hypothesis>=6", "pillow", "playwright", "psutil", "pytest>=7", "pytest-timeout", "pytest-xdist"],
         # ROS 2 where no distribution of it is installed: CPython 3.11 on x86-64 Linux.
         "wheels": [
             "ros-fleet-msgs",  # first: pip install ./fleet_msgs

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Before torch is there: threads that wait for each other cost ten times what they save on a busy machine.
+# Before torch is there: threads that wait for each other cost ten times what they save on a busy machine, and where a
+# command takes more than one all the same, they shall not wait in a loop.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from hypothesis import settings
@@ -23,6 +27,15 @@ from fleet.ladder import Ladder
 # A busy machine is no reason to fail: properties are about results, and pytest's own time limit guards against hanging.
 settings.register_profile("fleet", deadline=None)
 settings.load_profile("fleet")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """A command that takes all cores for PyTorch, as its user wants it to, does not keep them for later tests."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
 
 CLASSES = Classes(
     ids=("n01", "n02", "n03", "n04", "n05"),

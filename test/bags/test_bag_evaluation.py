@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bag_facts import BEGIN_NS, FIRST_ID, FRAMES, fleet_bag
+from bag_facts import BEGIN_NS, FIRST_ID, FRAMES, fleet_bag, fleet_bag_process
 
 from fleet.bags.definitions import DIAGNOSTICS, INFERENCE, LABEL, LINK, PACKETS
 from fleet.bags.evaluation import Wishes, evaluate_bag
@@ -39,13 +39,14 @@ def test_a_replay_says_what_the_run_said(make_bag, storage, source):
 
 
 def test_twice_is_the_same_to_the_byte(make_bag, tmp_path):
+    """In a process of its own, where hashes are others and nothing was run before, and in this one."""
     bag = make_bag(cameras=("/porch", "/yard/gate"), frames=3, pictures="jpeg")
     for source in ("images", "packets"):
         runs = []
-        for k in range(2):
-            out = tmp_path / f"{source}{k}.json"
+        for evaluate in (fleet_bag_process, fleet_bag):
+            out = tmp_path / f"{source}{len(runs)}.json"
             wishes = ("--link", "loss=0.3", "packets=2") if source == "images" else ()
-            done = fleet_bag("evaluate", bag, "--from", source, *wishes, "--json", out)
+            done = evaluate("evaluate", bag, "--from", source, *wishes, "--json", out)
             assert done.returncode == 0, done.stderr
             runs.append((done.stdout, out.read_bytes()))
         assert runs[0] == runs[1]
@@ -202,7 +203,7 @@ def test_a_bag_of_another_bundle_says_so(make_bag, other_model, tiny_bundle):
 
 def test_packets_of_another_bundle_are_refused_unless_it_is_asked_for(make_bag, simulated, monkeypatch):
     monkeypatch.setattr(simulated, "_status", _of_nobody(simulated._status))
-    done = fleet_bag("evaluate", make_bag(), "--from", "packets")
+    done = fleet_bag_process("evaluate", make_bag(), "--from", "packets")
     assert done.returncode == 2
     assert "was recorded with another bundle" in done.stderr
     assert "--model" in done.stderr
@@ -294,7 +295,7 @@ def test_words_of_a_bag_cannot_steer_the_terminal(make_bag, simulated, monkeypat
         return after, values | {"class_name": "\x1b[2Jtractor\n"}
 
     monkeypatch.setattr(simulated, "_label", rude)
-    done = fleet_bag("evaluate", make_bag(frames=1))
+    done = fleet_bag_process("evaluate", make_bag(frames=1))
     assert done.returncode == 0, done.stderr
     assert "?[2Jtractor?" in done.stdout
     assert "\x1b" not in done.stdout

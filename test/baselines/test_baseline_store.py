@@ -33,8 +33,9 @@ RUNNER = CliRunner()
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def invoke(*arguments: object) -> str:
-    result = RUNNER.invoke(app, ["baselines", *map(str, arguments)])
+def invoke(verb: str, *arguments: object) -> str:
+    threads = ("--threads", "1") if verb in ("train", "export") else ()
+    result = RUNNER.invoke(app, ["baselines", verb, *map(str, arguments), *threads])
     if result.exception is not None:
         raise result.exception
     return " ".join(result.output.split())
@@ -51,9 +52,9 @@ def trained(
     config = root / "baselines.yaml"
     config.write_text(yaml.safe_dump({"training": "base.yaml", "schemes": budgets}))
     options = ["--model", str(coloured_bundle.path), "--data", str(coloured), "--cache", str(coloured / "cache")]
-    said = invoke("train", config, *options, "--runs", root / "runs", "--threads", 1)
+    said = invoke("train", config, *options, "--runs", root / "runs")
     assert all(f"{part}: 1 steps" in said for part in budgets)
-    said = invoke("export", config, *options, "--runs", root / "runs", "--output", root / "out", "--threads", 1)
+    said = invoke("export", config, *options, "--runs", root / "runs", "--output", root / "out")
     assert "neurosurgeon is not trained yet" in said
     return config, root / "out", options
 
@@ -184,7 +185,7 @@ def test_a_training_goes_on_from_stored_weights_and_adds_up_what_was_spent(
     trained: tuple[Path, Path, list[str]], coloured_bundle: Bundle, tmp_path: Path
 ) -> None:
     config, stored, options = trained
-    only = ("--only", "shallow-deep", "--threads", 1)
+    only = ("--only", "shallow-deep")
     invoke("train", config, *options, "--runs", tmp_path, *only, "--further", stored)
     state = load_checkpoint(tmp_path / "shallow-deep.pt")
     before = load_index(stored).entries["shallow-deep"].spent[0]
@@ -266,7 +267,7 @@ def test_our_own_heads_become_local_exits_and_are_no_rival(
     budgets = yaml.safe_load(config.read_text()) | {"schemes": {"local-exits": {"epochs": 1, "batch": 32}}}
     own = config.with_name("own.yaml")
     own.write_text(yaml.safe_dump(budgets))
-    invoke("train", own, *options, "--runs", tmp_path / "runs", "--threads", 1)
+    invoke("train", own, *options, "--runs", tmp_path / "runs")
     checkpoint = tmp_path / "runs" / "local-exits.pt"
     copy = Path(shutil.copytree(coloured_bundle.path, tmp_path / "bundle"))
     attach = ("attach", copy, "--config", config, "--stored", stored, *options[2:], "--own")

@@ -18,6 +18,7 @@ from fleet.baselines import Upload, step_seconds
 from fleet.baselines.bytes8 import ByteQuantiser, as_bytes, gzip_sizes
 from fleet.baselines.clio import WIDTHS, Clio, ClioNetwork
 from fleet.baselines.neurosurgeon import SIZES, Neurosurgeon, SplitNetwork, best_split
+from fleet.baselines.scheme import Answers
 from fleet.errors import FleetError
 from fleet.link.parameters import LinkParameters
 from fleet.link.transfer import reliable_events
@@ -78,8 +79,9 @@ def test_a_narrow_slice_knows_nothing_of_the_channels_behind_it(clio: Clio, pict
     assert np.abs(before[narrow:] - after[narrow:]).max() > 1e-3
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def surgeon() -> Neurosurgeon:
+    """Not to be changed, for it takes a second to make."""
     torch.manual_seed(4)
     backbone = build_backbone("mobilenetv3", input_size=64, classes=4)
     with torch.no_grad():
@@ -89,13 +91,17 @@ def surgeon() -> Neurosurgeon:
     return Neurosurgeon(network, (1.0,) * len(network.rows))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def large() -> Pictures:
     return np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)
 
 
-def test_whole_features_in_bytes_answer_as_the_network_does(surgeon: Neurosurgeon, large: Pictures) -> None:
-    answers = surgeon.answer(large)
+@pytest.fixture(scope="module")
+def answers(surgeon: Neurosurgeon, large: Pictures) -> Answers:
+    return surgeon.answer(large)
+
+
+def test_whole_features_in_bytes_answer_as_the_network_does(surgeon: Neurosurgeon, answers: Answers) -> None:
     whole = answers.logits[-1]
     spread = float(np.abs(whole).max())
     for upload, sizes in zip(surgeon.uploads, answers.bytes, strict=True):
@@ -162,11 +168,11 @@ def brute_force(
     ],
 )
 def test_the_search_finds_what_brute_force_finds(
-    surgeon: Neurosurgeon, large: Pictures, platform: str, ci_ms: float, packets: int, ack: str
+    surgeon: Neurosurgeon, answers: Answers, platform: str, ci_ms: float, packets: int, ack: str
 ) -> None:
     link = LinkParameters(ci_ms=ci_ms, packets=packets, ack=ack)  # type: ignore[arg-type]
     profile = load_profile(platform)
-    sizes = surgeon.answer(large[:1]).bytes[:, 0].astype(float)
+    sizes = answers.bytes[:, 0].astype(float)
 
     def latency(upload: Upload, sent: float) -> float:
         work = sum(step_seconds(profile, step) for step in upload.steps)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -317,24 +318,37 @@ def test_a_frame_that_is_shown_first_ends_as_in_the_simulation(picture_bundle, l
     assert set(who.tolist()) == ({1} if link.ci_ms > 100 else {0})  # the device, where the radio sleeps for long
 
 
+@pytest.fixture(scope="module")
+def shown_twice(picture_bundle):
+    """Makes traced pictures that are shown twice over a link, once for all losses; not to be changed."""
+
+    @functools.cache
+    def make(link, alone):
+        bundle = picture_bundle
+        if not alone:
+            levels = np.random.default_rng(2).normal(8, 3.2, (200, 40, 4, 4)).round().clip(0, 15).astype(np.int32)
+            layout = replace(bundle.layouts[0], waves=(1,) * 40, contexts=count_contexts(levels, 16))
+            layouts = {
+                n: replace(o, tables=count_tables(o, np.zeros((1, o.channels, o.ladder.finest, o.ladder.finest))))
+                for n, o in bundle.layouts.items()
+            } | {0: layout}
+            bundle = replace(bundle, layouts=layouts, coder=coder_named("fleet"))
+        return shown_again(pictured_at(bundle, 0.7, images=16, payload=90), link, STAGES * 0.1)
+
+    return make
+
+
 @pytest.mark.parametrize("loss", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("hold", [False, True])
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("link", LINKS[:4], ids=lambda p: f"{p.ci_ms:g}ms-{p.phy}-{p.packets}")
 def test_a_picture_that_is_shown_twice_ends_as_in_the_simulation_whichever_packets_are_lost(
-    picture_bundle, link, alone, hold, loss
+    shown_twice, link, alone, hold, loss
 ):
     """Up to where features follow, which the replay leaves out."""
-    images, link = 16, link.replace(payload=90)
-    if not alone:
-        levels = np.random.default_rng(2).normal(8, 3.2, (200, 40, 4, 4)).round().clip(0, 15).astype(np.int32)
-        layout = replace(picture_bundle.layouts[0], waves=(1,) * 40, contexts=count_contexts(levels, 16))
-        layouts = {
-            n: replace(o, tables=count_tables(o, np.zeros((1, o.channels, o.ladder.finest, o.ladder.finest))))
-            for n, o in picture_bundle.layouts.items()
-        } | {0: layout}
-        picture_bundle = replace(picture_bundle, layouts=layouts, coder=coder_named("fleet"))
-    found = shown_again(pictured_at(picture_bundle, 0.7, images=images, payload=90), link, STAGES * 0.1)
+    link = link.replace(payload=90)
+    found = shown_twice(link, alone)
+    images = len(found.device)
     assert isinstance(found, Traced)
     speed = profile({0: 0.001, **dict.fromkeys(range(1, STAGES + 1), 0.1)})
     phases, manner = np.random.default_rng(8).random(images), Manner(picture=True, hold=hold)

@@ -47,6 +47,7 @@ def wait_for_state(stack, url: str, wanted, what: str, deadline: float = 60.0) -
             f"never {what}; state {json.dumps(state)[:2000]}; the stack said:\n{stack.output}"
         )
         assert stack.process.poll() is None, stack.output
+        time.sleep(0.05)  # asked without a pause, the view takes a core from the nodes
     return state
 
 

@@ -90,7 +90,7 @@ def test_every_node_tells_how_it_is_and_the_layout_draws_what_there_is(fleet_up,
 
     # Without its camera a system is not well, and says so in the right places; the hub is.
     heard.clear()
-    stack.node_process("fleet_cloud_node").kill()
+    stack.node_process("fleet_cloud_node").terminate()  # of who is killed discovery tells after twenty seconds
     complaints = {"backyard/bridge_node: radio": "no hub", "backyard/device_node: camera": "no hub"}
     listener.spin_until(
         lambda: all(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from colour_images import write_colours
 from typer.testing import CliRunner
 
 from fleet.backbones import save_weights
@@ -50,11 +51,20 @@ def weights(training: BaseTraining) -> dict[str, torch.Tensor]:
     return ours | {f"ema.{key}": value for key, value in training.ema.model.state_dict().items()}
 
 
-@pytest.fixture
-def uninterrupted(colours: Path, tmp_path: Path) -> BaseTraining:
-    training = begin(colours, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BaseTraining]:
+    """The data of a run, and the run."""
+    folder = tmp_path_factory.mktemp("whole")
+    data = write_colours(folder / "colours")
+    training = begin(data, folder / "run")
     training.run()
-    return training
+    return data, training
+
+
+@pytest.fixture
+def uninterrupted(whole_run: tuple[Path, BaseTraining]) -> BaseTraining:
+    """Not to be changed."""
+    return whole_run[1]
 
 
 # 4 is the end of an epoch, 2 is within one.

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
-from colour_images import picture
+from colour_images import picture, write_colours
 from typer.testing import CliRunner
 
 from fleet.backbones.stage import Backbone
@@ -30,16 +32,24 @@ CONFIG = TrainingConfig(
 )
 
 
-@pytest.fixture
-def run(colours, tmp_path):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
     """A finished run: ten steps of a base network, two of two exits."""
-    output = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("finish")
+    colours = write_colours(folder / "colours")
+    output = folder / "run"
     sets = load_training_sets(CONFIG.data, colours, size=32, cache=colours / "cache")
     base = BaseTraining(CONFIG, *sets, output)
     base.run()
     assert isinstance(base.ema.model, Backbone)
     ExitTraining(CONFIG, base.ema.model, *sets, output).run()
     return output
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The finished run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def export(run, colours, output, *options):

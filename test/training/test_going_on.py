@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from colour_images import write_colours
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -53,20 +55,31 @@ def begin(colours, output, **changes):
     return ExitTraining(config, build_backbone("mobilenetv3", input_size=32, classes=4), *sets_of(colours), output)
 
 
-def fleet(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+def fleet(command, *arguments):
+    threads = ("--threads", "1") if command == "train" else ()
+    result = CliRunner().invoke(app, [command, *map(str, arguments), *threads])
     if isinstance(result.exception, FleetError):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result.output
 
 
-@pytest.fixture
-def bundle(colours, tmp_path):
-    """Of a run whose hub has a trunk of its own."""
-    begin(colours, tmp_path / "first").run()
-    fleet("export", tmp_path / "first", "--output", tmp_path / "bundle", "--data", colours,
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run whose hub has a trunk of its own, and its bundle."""
+    folder = tmp_path_factory.mktemp("going_on")
+    colours = write_colours(folder / "colours")
+    begin(colours, folder / "first").run()
+    fleet("export", folder / "first", "--output", folder / "bundle", "--data", colours,
           "--cache", colours / "cache", "--no-int8")  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def bundle(first, tmp_path):
+    """Of the first run, which is beside it; both may be changed."""
+    shutil.copytree(first / "first", tmp_path / "first")
+    shutil.copytree(first / "bundle", tmp_path / "bundle")
     return Bundle.load(tmp_path / "bundle")
 
 
