@@ -188,10 +188,7 @@ class Bundle:
             raise FleetError(
                 f"a picture of {size} pixels has no {layouts[PICTURE].ladder.finest} blocks of an even side"
             )
-        fusion = m.get("fusion", {})
-        fuse = int(fusion.get("stages", 2))
-        if not 1 <= fuse <= len(stages):
-            raise FleetError(f"an exit cannot fuse {fuse} stages of {len(stages) - 1}")
+        fuse, combinations = _fusion(m.get("fusion", {}), len(layouts) - (picture is not None))
         mean, std = _three(m["input"]["mean"]), _three(m["input"]["std"])
         if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise FleetError("the input's mean and std must be finite, its std positive")
@@ -216,7 +213,7 @@ class Bundle:
             picture=picture,
             picture_file=picture_file,
             fuse=fuse,
-            combinations=_flag(fusion.get("combinations", False), "fusion.combinations"),
+            combinations=combinations,
             notes={str(key): _text(note, f"note {key!r}") for key, note in m.get("notes", {}).items()},
         )
 
@@ -398,6 +395,16 @@ def _local_exits(entries: Any, stages: int) -> dict[int, LocalExit]:
             )
         heads[head.n] = head
     return heads
+
+
+def _fusion(entry: Any, sent: int) -> tuple[int, bool]:
+    """How exits fuse the stages that are sent: how many, and whether every combination of sizes has a block."""
+    if not isinstance(entry, dict) or set(entry) - {"stages", "combinations"}:
+        raise FleetError("fusion has stages and combinations, and nothing else")
+    stages = entry.get("stages", 2)
+    if not isinstance(stages, int) or isinstance(stages, bool) or stages < 1 or (stages > sent and "stages" in entry):
+        raise FleetError(f"an exit cannot fuse {stages!r} stages of {sent}")
+    return stages, _flag(entry.get("combinations", False), "fusion.combinations")
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -76,7 +76,8 @@ class ExitBlock(nn.Module):
 class CombinationBlocks(nn.Module):
     """As published: a block for every combination of sizes at which the fused stages have arrived (section 3.3).
 
-    A stage counts as arrived at the largest size of which everything is known, and at the smallest where nothing is.
+    The paper sends nothing but whole sizes. Where packets are missing, a stage counts as arrived at the largest size
+    that has no more coefficients than are known of it, whichever those are, and at the smallest where those are fewer.
 
     Args:
         channels: channels of each fused view, oldest first.
@@ -107,14 +108,10 @@ class CombinationBlocks(nn.Module):
         """Which block each image gets, shape (B,)."""
         chosen = torch.zeros(len(maps[0]), dtype=torch.long, device=maps[0].device)
         for view, sizes in zip(maps, self.sizes, strict=True):
-            known = view[:, view.shape[1] // 2 :].mean((1, 2, 3))  # the share of all coefficients, shape (B,)
-            ends = torch.tensor([(s / sizes[-1]) ** 2 for s in sizes[1:]], device=known.device)
-            chosen = chosen * len(sizes) + (known[:, None] > ends - _ROUNDING).sum(1)
+            known = view[:, view.shape[1] // 2 :].mean((1, 2, 3)) * sizes[-1] ** 2  # coefficients a channel, (B,)
+            ends = torch.tensor([s * s for s in sizes[1:]], device=known.device)
+            chosen = chosen * len(sizes) + (known[:, None] > ends - 0.5).sum(1)
         return chosen
-
-
-_ROUNDING = 1e-4
-"""Of a mean of shares; a coefficient more or less is at least 1 / 256 / 32 of a stage."""
 
 
 class CloudNetwork(nn.Module):

@@ -44,7 +44,7 @@ for config in config/sweeps/*.yaml; do
     "$fleet" sweep "$trace" "$config" --output "$file"
 done
 
-study=()
+study=()  # its trainings take hours more: docs/evaluation.md, section 5
 [[ -s benchmarks/exits.json ]] && study=(--study benchmarks/exits.json)
 mapfile -t tables < <(find "$sweeps" -name '*.json' -not -name losses.json | sort)
 "$fleet" report "${tables[@]}" --losses "$sweeps/losses.json" --plan models/baselines/plan.json \

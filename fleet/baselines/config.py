@@ -35,6 +35,24 @@ class Budget:
     ema: float = 0.99
     smallest_crop: float = 0.4
 
+    def check(self, name: str) -> None:
+        """Refuse what cannot be trained.
+
+        Args:
+            name: what to call it in a message.
+
+        Raises:
+            FleetError: a number out of its range.
+        """
+        for fits, what in (
+            (min(self.epochs, self.batch) >= 1, "needs at least one epoch and one image a step"),
+            (self.peak > 0 and self.new_peak > 0, "needs learning rates above 0"),
+            (0 <= self.ema < 1, "needs an ema from 0 to less than 1"),
+            (0 < self.smallest_crop <= 1, "needs a smallest_crop above 0, of 1 at most"),
+        ):
+            if not fits:
+                raise FleetError(f"{name} {what}")
+
 
 @dataclass(frozen=True)
 class BaselinesConfig:
@@ -63,6 +81,5 @@ def load_baselines_config(path: Path) -> BaselinesConfig:
         raise FleetError(f"{path} is not valid YAML: {' '.join(str(err).split())}") from err
     found: BaselinesConfig = read_settings(BaselinesConfig, loaded, str(path))
     for name, budget in found.schemes.items():
-        if min(budget.epochs, budget.batch) < 1:
-            raise FleetError(f"{path}: {name} needs at least one epoch and one image a step")
+        budget.check(f"{path}: {name}")
     return found

@@ -230,8 +230,14 @@ class Run:
 
     def _resume(self) -> None:
         state = load_checkpoint(self.checkpoint)
-        if state["run"] != self._identity():
+        if state.get("run") != self._identity():
             raise FleetError(f"{self.checkpoint} belongs to another configuration; use that one or another --output")
+        try:
+            self._take_up(state)
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as err:
+            raise FleetError(f"{self.checkpoint} is damaged or of another network; delete it and start again") from err
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
         self.recipe.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -73,7 +73,8 @@ def report(
         there = ", ".join(name for name, about in evidence.schemes.items() if about.get("family") == "fleet")
         raise FleetError(f"no sweep has '{missing[0]}'; of ours there are: {there or 'none'}")
     where = None if model is None else find_model(model)
-    context = load_context(evidence, where, None if plan is None else expanded(plan), study=study is not None)
+    beside = study is not None or (folder / studies.FOLDER / "README.md").is_file()
+    context = load_context(evidence, where, None if plan is None else expanded(plan), study=beside)
     if only:
         written = build.rewrite(context, only, folder)
         console.print(f"{len(written)} files in {output} written anew", soft_wrap=True)

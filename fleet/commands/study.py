@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,16 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fleet.commands.bag import write_json
 from fleet.errors import FleetError
 from fleet.resources import expanded, find_model
+from fleet.runlog import check_writable
+from fleet.studies.config import DEPTH
 
 if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should not
+    from fleet.baselines.training import Run
     from fleet.bundle import Bundle
     from fleet.studies.config import Study, Variant
     from fleet.training.data import ImageSet
     from fleet.training.exits import ExitTraining
 
-DEPTH = "depth"
+BEGUN = "begun.json"
 _LINE_EVERY = 100  # steps between lines where there is no terminal for a bar
 
 
@@ -41,12 +46,12 @@ def study(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Measure everything that is finished, for `fleet report --study`.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Processor threads; 0 takes one a core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes one a core.")] = 0,
 ) -> None:
     """Train exits that differ in one thing behind the same base network, and measure what that brings.
 
-    Interrupted trainings go on where they stopped. Two processes with one thread each (--threads 1) and different
-    --only are faster than one with two.
+    Interrupted trainings go on where they were last saved, minutes before. Two processes with one thread each
+    (--threads 1) and different --only are faster than one with two.
     """
     import torch  # noqa: PLC0415
 
@@ -55,6 +60,10 @@ def study(
     from fleet.training.data import load_images, load_training_sets  # noqa: PLC0415
 
     console = Console()
+    output, test = expanded(output), None if test is None else expanded(test)
+    if json_file is not None:
+        json_file = expanded(json_file).absolute()
+        check_writable(json_file)
     plan = load_study(config)
     names = [*([DEPTH] if plan.depth else []), *(variant.name for variant in plan.variants)]
     if odd := [name for name in only or () if name not in names]:
@@ -64,7 +73,9 @@ def study(
     settings, where = plan.training, expanded(cache)
     if data is None and not settings.data.root:
         raise FleetError(f"{config} names no data set; give its folder with --data")
-    root = data or Path(settings.data.root)
+    root = expanded(data or settings.data.root)
+    if test is not None and test.resolve() in {(root / name).resolve() for name in settings.data.train}:
+        raise FleetError(f"{test} is what the exits are trained on: measure them with other pictures")
     torch.set_num_threads(threads or os.cpu_count() or 1)
     bundle = Bundle.load(find_model(model))
     with console.status(f"Reading images from {root}"):
@@ -83,11 +94,7 @@ def study(
     if json_file is not None and held_out is not None:
         found = _measured(plan, bundle, sets, held_out, output, console)
         found["conditions"] |= {"test": {"data": test.name, "pictures": len(held_out)}} if test else {}
-        try:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        except OSError as err:
-            raise FleetError(f"cannot write {json_file}: {err.strerror}") from err
+        write_json(json_file, found)
         _show(found, console)
 
 
@@ -117,26 +124,51 @@ def _train(
             training.run(listen)
 
 
-def _depth_run(plan: Study, bundle: Bundle, sets: tuple[ImageSet, ImageSet], output: Path) -> Any:
-    from fleet.baselines.store import base_network  # noqa: PLC0415
+def _depth_run(plan: Study, bundle: Bundle, sets: tuple[ImageSet, ImageSet], output: Path) -> Run:
+    """The training of exits of several depths, where it stands.
+
+    Raises:
+        FleetError: the folder holds one of other settings or behind another base network.
+    """
+    from fleet.baselines.store import base_network, digest  # noqa: PLC0415
     from fleet.baselines.training import Run  # noqa: PLC0415
     from fleet.studies.depth import Depths  # noqa: PLC0415
 
     assert plan.depth is not None
-    return Run(Depths(base_network(bundle), plan.depth), plan.depth.budget, plan.training, sets[0], output / DEPTH)
+    base = base_network(bundle)
+    folder = output / DEPTH
+    # Its checkpoint holds the exits alone: what they hang on stands beside it.
+    told = {"base": digest(base), "depth": asdict(plan.depth), "training": plan.training.to_dict()}
+    text = json.dumps(told, indent=1) + "\n"
+    beside = folder / BEGUN
+    if (folder / f"{Depths.name}.pt").exists():
+        if not beside.is_file() or beside.read_text(encoding="utf-8") != text:
+            raise FleetError(f"{folder} belongs to other settings or another base network; choose another --output")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+    return Run(Depths(base, plan.depth), plan.depth.budget, plan.training, sets[0], folder)
 
 
 def _variant_run(
     plan: Study, variant: Variant, bundle: Bundle, sets: tuple[ImageSet, ImageSet], output: Path
 ) -> ExitTraining:
-    """A variant's training, where it stands."""
-    from fleet.baselines.store import base_network  # noqa: PLC0415
+    """A variant's training, where it stands.
+
+    Raises:
+        FleetError: the folder holds one of other settings or behind another base network.
+    """
+    from fleet.baselines.store import base_network, digest  # noqa: PLC0415
     from fleet.training.exits import CHECKPOINT, ExitTraining  # noqa: PLC0415
 
     folder = output / variant.name
     training = ExitTraining(plan.config_of(variant), base_network(bundle), *sets, folder)
     if (folder / CHECKPOINT).exists():
         training.resume()
+        if digest(training.backbone) != digest(base_network(bundle)):
+            raise FleetError(
+                f"{folder} was begun behind another base network than {bundle.path}: choose another --output"
+            )
     else:
         training.begin_behind(bundle)
     return training
@@ -146,8 +178,12 @@ def _measured(
     plan: Study, bundle: Bundle, sets: tuple[ImageSet, ImageSet], held_out: ImageSet, output: Path, console: Console
 ) -> dict[str, Any]:
     """Numbers of everything that is finished."""
+    from torch.nn import ModuleDict  # noqa: PLC0415
+
     from fleet.evaluation.resampling import RESAMPLES  # noqa: PLC0415
     from fleet.studies import measure  # noqa: PLC0415
+    from fleet.studies.depth import Depths  # noqa: PLC0415
+    from fleet.training.exits import CHECKPOINT  # noqa: PLC0415
 
     found: dict[str, Any] = {
         "kind": "study",
@@ -164,10 +200,12 @@ def _measured(
             "states": {name: told for name, (told, _) in measure.ARRIVALS.items()},
         },
     }
-    if plan.depth is not None:
+    if plan.depth is not None and (output / DEPTH / f"{Depths.name}.pt").exists():
         run = _depth_run(plan, bundle, sets, output)
         if run.step >= run.steps:
             with console.status("exits of several depths"):
+                assert isinstance(run.recipe, Depths)
+                assert isinstance(run.ema.model, ModuleDict)
                 right = measure.depth_right(run.recipe, run.ema.model, held_out)
             found["depth"] = {
                 "width": plan.depth.width,
@@ -176,6 +214,8 @@ def _measured(
             }
     answers = {}
     for variant in plan.variants:
+        if not (output / variant.name / CHECKPOINT).exists():
+            continue
         training = _variant_run(plan, variant, bundle, sets, output)
         if training.settled:
             with console.status(f"{variant.name}: every exit in {len(measure.ARRIVALS)} states"):

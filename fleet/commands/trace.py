@@ -73,6 +73,7 @@ def trace(
     from fleet.bundle import Bundle as Loader  # noqa: PLC0415 - with torch, seconds that --help should not take
     from fleet.evaluation.recorder import Pictures as Part  # noqa: PLC0415
     from fleet.evaluation.recorder import Recorder as Writer  # noqa: PLC0415
+    from fleet.evaluation.recording import check_fusion  # noqa: PLC0415
     from fleet.evaluation.trace import Trace as Reader  # noqa: PLC0415
     from fleet.evaluation.trace import TraceIndex  # noqa: PLC0415
 
@@ -89,6 +90,8 @@ def trace(
     loaded = Loader.load(find_model(bundle))
     if picture_only and loaded.picture is None:
         raise FleetError(f"--picture-only: {loaded.path} has no stage 0")
+    if not picture_only:
+        check_fusion(loaded)
     parts: dict[Split, Pictures] = {
         "test": Part(data, first=limit),
         "calibration": Part(calibration, last=calibration_pictures, first=limit),

@@ -49,8 +49,8 @@ def train(
         bool,
         typer.Option(
             "--as-published",
-            help="Train new exits as the paper has them: on whole sizes, a fusion block for every combination of "
-            "them, no distillation.",
+            help="Train new exits as the paper has them: on whole sizes, with a fusion block for every combination "
+            "of them, against the labels alone, and with the base network's own stages behind them.",
         ),
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the output folder.")] = False,
@@ -73,6 +73,8 @@ def train(
         raise FleetError("--bundle trains exits only: it goes with neither --weights nor --budget-minutes")
     console = Console()
     settings = _settings(config, output, resume=resume, exits_only=bundle is not None)
+    if settings.picture is not None and (new_exits or as_published):
+        raise FleetError(f"{config} trains the picture: --new-exits and --as-published are about encoders and exits")
     if as_published:
         if settings.exits is None:
             raise FleetError(f"{config} has no exits section, which --as-published is about")

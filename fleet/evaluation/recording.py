@@ -112,14 +112,23 @@ def _stack(parts: list[Array]) -> Array:
     return np.stack([np.pad(part, ((0, most - len(part)), (0, 0))) for part in parts])
 
 
+def check_fusion(bundle: Bundle) -> None:
+    """Refuse what a trace has no room for.
+
+    Raises:
+        FleetError: an exit fuses more than two stages.
+    """
+    if bundle.fuse > 2:
+        raise FleetError("a trace has room for exits that fuse two stages at most: measure others with `fleet study`")
+
+
 def plan_states(recorder: Recorder, bundle: Bundle, cloud: CloudNetwork, payload: int, grid: int) -> Payload:
     """The states of both splits, entered in the index.
 
     Raises:
         FleetError: an exit fuses three stages or more, or the trace has this payload with another grid.
     """
-    if any(stages not in ((n - 1, n), (n,)) for n, stages in cloud.fused.items()):
-        raise FleetError("a trace has room for exits that fuse two stages at most: measure others with `fleet study`")
+    check_fusion(bundle)
     if (there := recorder.index.payloads.get(payload)) is not None:
         if there.grid != grid:
             raise FleetError(f"{recorder.path} has packets of {payload} bytes with a grid of {there.grid}, not {grid}")

@@ -15,6 +15,9 @@ from fleet.baselines.config import Budget
 from fleet.errors import FleetError
 from fleet.training.config import ExitConfig, TrainingConfig, load_config, read_settings
 
+DEPTH = "depth"
+"""What the training of exits of several depths is called among the variants."""
+
 
 @dataclass(frozen=True)
 class DepthStudy:
@@ -29,6 +32,19 @@ class DepthStudy:
     budget: Budget
     convolutions: tuple[int, ...] = (0, 2, 4)
     width: int = 64
+
+    def check(self, name: str) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            FleetError: convolutions that do not ascend, or another number out of its range.
+        """
+        self.budget.check(f"{name}: budget")
+        if self.budget.batch < 2:
+            raise FleetError(f"{name}: budget needs two images a step, whose norms are of more than one")
+        counts = list(self.convolutions)
+        if not counts or counts != sorted(set(counts)) or counts[0] < 0 or self.width < 1:
+            raise FleetError(f"{name}: convolutions must ascend from 0 or more, width is 1 or more")
 
 
 @dataclass(frozen=True)
@@ -108,15 +124,27 @@ def load_study(path: Path) -> Study:
     file: _File = read_settings(_File, {**loaded, "variants": rest}, str(path))
     variants = []
     for name, about in file.variants.items():
+        if name == DEPTH:
+            raise FleetError(
+                f"{path}: no variant can be called {DEPTH}, which is the training of exits of several depths"
+            )
         if not name.replace("-", "").isalnum():
             raise FleetError(f"{path}: the variant '{name}' names a folder: use letters, digits and hyphens")
         exits: ExitConfig = read_settings(ExitConfig, {**common, **own[name]}, f"{path}: variants: {name}: exits")
+        exits.check(f"{path}: variants: {name}: exits")
         exits = exits.as_published() if about.as_published else exits
-        variants.append(Variant(name, about.about, about.against, exits))
-    names = {variant.name for variant in variants}
+        variants.append(Variant(name, " ".join(about.about.split()), about.against, exits))
+    by_name = {variant.name: variant for variant in variants}
     for variant in variants:
-        if variant.against and (variant.against not in names or variant.against == variant.name):
+        other = by_name.get(variant.against)
+        if variant.against and other in (None, variant):
             raise FleetError(f"{path}: {variant.name} is compared with '{variant.against}', which is no other variant")
+        if other is not None and len(other.exits.channels) != len(variant.exits.channels):
+            raise FleetError(f"{path}: {variant.name} sends other stages than {other.name}, which it is compared with")
+    if file.depth is not None:
+        file.depth.check(f"{path}: depth")
+    elif not variants:
+        raise FleetError(f"{path} names neither depth nor variants")
     return Study(load_config(path.parent / file.training), file.depth, tuple(variants))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -164,16 +165,6 @@ def _pooled(exits: Mapping[int, Right]) -> Any:
 
 def _told(variant: Variant) -> dict[str, Any]:
     plan = variant.exits
-    return {
-        "about": variant.about,
-        "against": variant.against,
-        "channels": list(plan.channels),
-        "rungs": list(plan.rungs),
-        "fuse": plan.fuse,
-        "combinations": plan.combinations,
-        "arrival": plan.arrival,
-        "soft": plan.soft,
-        "close": plan.close,
-        "steps": plan.steps,
-        "images": plan.steps * plan.batch,
-    }
+    settings = {key: value for key, value in asdict(plan).items() if key != "depth" or not plan.channels}
+    images = plan.steps * plan.batch
+    return {"about": variant.about, "against": variant.against, "images": images, "settings": settings}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field, replace
@@ -163,6 +164,37 @@ class ExitConfig:
     combinations: bool = False
     arrival: Literal["packets", "sizes"] = "packets"
 
+    def check(self, name: str) -> None:
+        """Refuse what cannot be trained, before hours of training.
+
+        Args:
+            name: what to call these settings in a message.
+
+        Raises:
+            FleetError: a number out of its range.
+        """
+        rungs, channels = list(self.rungs), self.channels or (1,)
+        weights = (self.hard, self.soft, self.close, self.rate, self.trunk_peak)
+        for fits, what in (
+            (self.base >= 1, f"base is {self.base}; it is 1 or more"),
+            (
+                bool(rungs) and rungs == sorted(set(rungs)) and rungs[0] >= self.base,
+                f"rungs must ascend from the base, {self.base}, on; not {rungs}",
+            ),
+            (min(channels) >= 1, f"channels must be 1 or more each, not {list(self.channels)}"),
+            (2 <= self.levels <= 256, f"levels is {self.levels}; from 2 to 256"),
+            (self.steps >= 1, f"steps is {self.steps}; there is 1 at least"),
+            (0 <= self.close_steps <= self.steps, f"close_steps is {self.close_steps}, of {self.steps} steps"),
+            (self.batch >= 1, f"batch is {self.batch}; it is 1 or more"),
+            (self.exits_a_step >= 1, f"exits_a_step is {self.exits_a_step}; it is 1 or more"),
+            (0 < self.peak < math.inf, f"peak is {self.peak}; a learning rate is above 0"),
+            (all(0 <= w < math.inf for w in weights), f"the weights of losses and trunk_peak are 0 or more: {weights}"),
+            (0 <= self.ema < 1, f"ema is {self.ema}; from 0 to less than 1"),
+            (self.fuse >= 1, f"fuse is {self.fuse}; an exit fuses 1 stage at least"),
+        ):
+            if not fits:
+                raise FleetError(f"{name}: {what}")
+
     def as_published(self) -> ExitConfig:
         """The same training with what the paper says of it (sections 3.2 to 3.4) in place of what FLEET adds.
 
@@ -286,6 +318,8 @@ def parse_config(loaded: object, name: str) -> TrainingConfig:
     if config.optimiser.kind not in ("sgd", "adamw"):
         msg = f"{name}: optimiser.kind is '{config.optimiser.kind}'; use sgd or adamw"
         raise FleetError(msg)
+    if config.exits is not None:
+        config.exits.check(f"{name}: exits")
     if not config.phases or min(min(p.size, p.epochs) for p in config.phases) < 1:
         msg = f"{name}: phases must list at least one {{size, epochs}}, both from 1"
         raise FleetError(msg)
@@ -330,11 +364,10 @@ def _build(kind: Any, value: object, name: str) -> Any:
             if key not in hints:
                 msg = f"{name}: unknown setting '{key}'; known are {', '.join(hints)}"
                 raise FleetError(msg)
-        try:
-            return kind(**{key: _build(hints[key], item, f"{name}: {key}") for key, item in value.items()})
-        except TypeError as err:
-            msg = f"{name}: {err}"
-            raise FleetError(msg) from err
+        needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+        if missing := [key for key in needed if key not in value]:
+            raise FleetError(f"{name} needs {', '.join(missing)}")
+        return kind(**{key: _build(hints[key], item, f"{name}: {key}") for key, item in value.items()})
     if origin is tuple and isinstance(value, list):
         return tuple(_build(typing.get_args(kind)[0], item, name) for item in value)
     if origin is dict and isinstance(value, dict):
@@ -344,5 +377,6 @@ def _build(kind: Any, value: object, name: str) -> Any:
     truth = isinstance(value, bool)  # which Python counts among the integers
     if isinstance(kind, (type, types.UnionType)) and isinstance(value, kind) and truth == (kind is bool):
         return value
-    msg = f"{name} is {value!r}; expected {getattr(kind, '__name__', kind)}"
+    choices = ", ".join(map(str, typing.get_args(kind))) if origin is Literal else getattr(kind, "__name__", kind)
+    msg = f"{name} is {value!r}; expected {choices}"
     raise FleetError(msg)

@@ -182,7 +182,12 @@ def _fingerprint(paths: Sequence[Path], size: int, split: Split) -> str:
 def _decode_all(paths: Sequence[Path], folder: Path, *, size: int, split: Split) -> None:
     """Decode into a folder beside the final one and rename it: a half-written cache is never read."""
     draft = folder.with_name(f"{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
+    try:
+        draft.mkdir(parents=True)
+    except OSError as err:
+        raise FleetError(
+            f"cannot keep decoded images in {folder.parent}: {err.strerror}; choose another --cache"
+        ) from err
     seen: dict[str, int] = {}
     labels: list[int] = []
     try:

@@ -453,6 +453,12 @@ class ExitTraining:
         """
         path = self.output / CHECKPOINT
         state = load_checkpoint(path)
+        try:
+            self._take_up(state, path)
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as err:
+            raise FleetError(f"{path} is damaged or of another network; delete it and start again") from err
+
+    def _take_up(self, state: Mapping[str, Any], path: Path) -> None:
         if state["config"] != self.config.to_dict():
             raise FleetError(f"{path} belongs to another configuration; use that one or another --output")
         self.backbone.load_state_dict(state["backbone"])
@@ -468,3 +474,5 @@ class ExitTraining:
         self.optimiser.load_state_dict(state["optimiser"])
         self.layouts = {int(n): layout_from_manifest(int(n), layout) for n, layout in state["layouts"].items()}
         self.step, self.loss, self.bits, self.rows = (state[key] for key in ("step", "loss", "bits", "rows"))
+        if not isinstance(self.step, int) or not all(isinstance(row, dict) for row in self.rows):
+            raise TypeError("a step and rows of a log")

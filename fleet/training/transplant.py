@@ -32,8 +32,10 @@ def transplant(bundle: Bundle, encoders: nn.ModuleDict, cloud: CloudNetwork) -> 
     Raises:
         FleetError: other stages, grids or levels, fewer channels, or another network.
     """
-    if bundle.combinations or cloud.combinations or bundle.fuse != cloud.fuse:
-        raise FleetError(f"exits that fuse otherwise than those of {bundle.path} cannot go on with them: --new-exits")
+    if bundle.combinations or cloud.combinations:
+        raise FleetError("exits with a block for every combination of sizes cannot be trained further: --new-exits")
+    if bundle.fuse != cloud.fuse:
+        raise FleetError(f"exits of {bundle.path} fuse {bundle.fuse} stages, not {cloud.fuse}: --new-exits")
     new = {int(n): encoder.channels for n, encoder in encoders.items() if isinstance(encoder, StageEncoder)}
     old = {n: layout.channels for n, layout in bundle.layouts.items()}
     if set(new) != set(old) or any(new[n] < old[n] for n in old):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +48,19 @@ def fleet(*arguments: object) -> str:
     return result.output
 
 
+def new_bundle(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Bundle:
+    classes = Classes(tuple(COLOURS), tuple(COLOURS), (0, 1, 2, 3), tuple(GROUPS.values()))
+    return untrained_bundle(tmp_path_factory.mktemp("models") / "tiny", classes=classes, seed=seed, input_size=32)
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    classes = Classes(tuple(COLOURS), tuple(COLOURS), (0, 1, 2, 3), tuple(GROUPS.values()))
-    return untrained_bundle(tmp_path_factory.mktemp("models") / "tiny", classes=classes, seed=1, input_size=32)
+    return new_bundle(tmp_path_factory, 1)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return new_bundle(tmp_path_factory, 2)
 
 
 @pytest.fixture
@@ -64,7 +75,9 @@ def arguments(config: Path, colours: Path, bundle: Bundle, tmp_path: Path) -> li
             "--output", tmp_path / "runs", "--threads", 1]  # fmt: skip
 
 
-def test_a_study_trains_measures_and_is_reported(colours: Path, config: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_study_trains_measures_and_is_reported(
+    colours: Path, config: Path, bundle: Bundle, other: Bundle, tmp_path: Path
+) -> None:
     common = arguments(config, colours, bundle, tmp_path)
     held_out = write_tar(tmp_path / "val.tar.gz", list(COLOURS) * 3)
     result = tmp_path / "study.json"
@@ -79,7 +92,8 @@ def test_a_study_trains_measures_and_is_reported(colours: Path, config: Path, bu
     assert "k3" in told
     found = json.loads(result.read_text(encoding="utf-8"))
     assert found["variants"]["k1"]["states"] == first["variants"]["k1"]["states"]  # it was not trained again
-    assert (found["variants"]["k3"]["fuse"], found["variants"]["paper"]["combinations"]) == (3, True)
+    settings = {name: about["settings"] for name, about in found["variants"].items()}
+    assert (settings["k3"]["fuse"], settings["paper"]["combinations"]) == (3, True)
     for about in found["variants"].values():
         assert list(about["states"]) == list(ARRIVALS)
         for rows in about["states"].values():
@@ -89,6 +103,12 @@ def test_a_study_trains_measures_and_is_reported(colours: Path, config: Path, bu
     means = [found["variants"][n]["mean"]["complete"]["accuracy_classes"][0] for n in ("k3", "k1")]
     assert gain == pytest.approx(means[0] - means[1], abs=2e-4)
     assert len(found["depth"]["exits"]) == 7 * 2
+    with pytest.raises(FleetError, match="k1 was begun behind another base network"):
+        fleet(*arguments(config, colours, other, tmp_path), "--only", "k1")
+    with pytest.raises(FleetError, match="depth belongs to other settings or another base network"):
+        fleet(*arguments(config, colours, other, tmp_path), "--only", "depth")
+    with pytest.raises(FleetError, match="what the exits are trained on"):
+        fleet(*common, "--test", colours / "train.tar.gz", "--json", result)
     pages = tmp_path / "report"
     fleet("report", "--study", result, "--output", pages)
     text = (pages / "exits" / "README.md").read_text(encoding="utf-8")
@@ -104,7 +124,8 @@ def test_the_shipped_study_compares_what_the_issue_of_a_comparison_is_about() ->
     by_name = {variant.name: variant.exits for variant in study.variants}
     assert [by_name[f"k{k}"].fuse for k in (1, 2, 3)] == [1, 2, 3]
     assert {e.channels for n, e in by_name.items() if n.startswith("k")} == {(2,) * 8}
-    assert by_name["combinations"].combinations
+    # As the paper trains a block: on batches that arrived at its sizes; so is what it is compared with.
+    assert by_name["combinations"] == dataclasses.replace(by_name["no-tail-drop"], combinations=True)
     assert by_name["no-tail-drop"].arrival == "sizes"
     assert by_name["not-distilled"].soft == 0
     assert by_name["as-published"] == by_name["backyard"].as_published()
@@ -119,8 +140,27 @@ def test_the_shipped_study_compares_what_the_issue_of_a_comparison_is_about() ->
         ("k1: {", "'../k1': {", r"'\.\./k1' names a folder"),
         ("k1: {about: one, exits: {fuse: 1}}", "k1: 3", "variants: k1 must be a mapping"),
         ("training: training.yaml", "training: other.yaml", r"cannot read .*other\.yaml"),
-        ("epochs: 1,", "", "budget"),
+        ("epochs: 1,", "", "budget needs epochs"),
         ("exits: {channels", "exits: [channels", "not valid YAML"),
+        ("k1: {", "depth: {", "no variant can be called depth"),
+        ("fuse: 3", "channels: [2, 2]", "k3 sends other stages than k1"),
+        ("fuse: 3", "steps: 0", "k3: exits: steps is 0"),
+        ("fuse: 3", "steps: 1, close_steps: 2", "close_steps is 2, of 1 steps"),
+        ("fuse: 3", "rungs: [4, 2]", r"rungs must ascend from the base, 2, on; not \[4, 2\]"),
+        ("fuse: 3", "rungs: []", "rungs must ascend"),
+        ("fuse: 3", "base: 0", "base is 0"),
+        ("fuse: 3", "batch: -4", "batch is -4"),
+        ("fuse: 3", "peak: .nan", "peak is nan"),
+        ("fuse: 3", "soft: -1.0", "weights of losses"),
+        ("fuse: 3", "levels: 1", "levels is 1"),
+        ("fuse: 3", "ema: 2.0", "ema is 2"),
+        ("fuse: 3", "exits_a_step: 0", "exits_a_step is 0"),
+        ("fuse: 3", "arrival: size", "expected packets, sizes"),
+        ("[0, 1]", "[1, 0]", "convolutions must ascend"),
+        ("[0, 1]", "[]", "convolutions must ascend"),
+        ("width: 8", "width: 0", "width is 1 or more"),
+        ("epochs: 1,", "epochs: 0,", "at least one epoch"),
+        ("{about: one, exits: {fuse: 1}}", "{exits: {fuse: 1}}", "k1 needs about"),
     ],
 )
 def test_a_mistake_in_a_study_is_one_line_that_names_it(config: Path, old: str, new: str, says: str) -> None:
@@ -136,6 +176,7 @@ def test_a_mistake_in_a_study_is_one_line_that_names_it(config: Path, old: str, 
         (["--only", "k4"], "has no 'k4'; it has depth, k1, k3, paper"),
         (["--json", "x.json"], "give both --json and --test"),
         (["--test", "nowhere.tar.gz", "--json", "x.json"], "no images at nowhere"),
+        (["--test", "x", "--json", "/"], "it is a directory"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_told(
@@ -197,3 +238,37 @@ def test_an_interval_of_paired_gains_is_narrower_than_that_of_the_difference_of_
     assert low < mean < high
     alone = estimate(after)
     assert high - low < (alone[2] - alone[1])
+
+
+def test_half_a_study_is_reported_as_far_as_it_goes(
+    colours: Path, config: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Of two processes that share a study the one may be through before the other."""
+    common = arguments(config, colours, bundle, tmp_path)
+    held_out = write_tar(tmp_path / "val.tar.gz", list(COLOURS))
+    result = tmp_path / "study.json"
+    fleet(*common, "--only", "k3", "--test", held_out, "--json", result)
+    assert "gain" not in json.loads(result.read_text(encoding="utf-8"))["variants"]["k3"]["mean"]["complete"]
+    fleet("report", "--study", result, "--output", tmp_path / "report")
+    text = (tmp_path / "report" / "exits" / "README.md").read_text(encoding="utf-8")
+    assert "**Not run:** Figure 1b" in text
+    assert "**Not run:** Figure 1c" in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_bytes(b"nothing"), "damaged"),
+        (lambda path: torch.save({"format": 1, "config": 3}, path), "belongs to another configuration"),
+        (lambda path: torch.save({"format": 1}, path), "damaged or of another network"),
+    ],
+)
+def test_a_spoilt_checkpoint_is_told(
+    colours: Path, config: Path, bundle: Bundle, tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    common = arguments(config, colours, bundle, tmp_path)
+    (tmp_path / "runs" / "k1").mkdir(parents=True)
+    spoil(tmp_path / "runs" / "k1" / "exits.pt")
+    with pytest.raises(FleetError, match=says) as caught:
+        fleet(*common, "--only", "k1")
+    assert "\n" not in str(caught.value)

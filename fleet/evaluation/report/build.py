@@ -113,12 +113,16 @@ def rewrite(context: Context, names: Sequence[str], folder: Path) -> list[Path]:
         whole = index.read_text(encoding="utf-8")
     except OSError as err:
         raise FleetError(f"{folder} has no report to write anew in part: {err.strerror}") from err
+    except ValueError as err:
+        raise FleetError(f"{index} is no page of a report: it is no text") from err
+    if html.shown(context.base()[0]) not in whole:
+        raise FleetError(f"{index} is about another model than {context.base()[0]}: write the whole report")
     wanted: dict[str, str] = {}
     for name in names:
         section = SECTIONS[name](context)
         changed = html.with_section(whole, section)
         if changed is None:
-            raise FleetError(f"{index} has no section '{section.name}': write the whole report")
+            raise FleetError(f"{index} has no whole section '{section.name}': write the whole report")
         whole = changed
         file, text = markdown.page(section)
         wanted[file] = text

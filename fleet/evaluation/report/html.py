@@ -57,14 +57,19 @@ def page(report: Report) -> str:
 """
 
 
+def shown(text: str) -> str:
+    """A text as it stands in a page."""
+    return _text(text)
+
+
 def with_section(page: str, section: Section) -> str | None:
     """A page with one section written anew; None where it has no such section."""
     begun = f'<section id="{section.name}" '
     if page.count(begun) != 1:
         return None
     before, _, rest = page.partition(begun)
-    _, end, after = rest.partition("</section>")
-    return before + _section(section) + after if end else None
+    old, end, after = rest.partition("</section>")
+    return before + _section(section) + after if end and "<section" not in old else None
 
 
 def _section(section: Section) -> str:

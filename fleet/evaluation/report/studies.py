@@ -80,7 +80,7 @@ def load_study(path: Path) -> Study:
     try:
         study.told()
         report(study)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as err:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as err:
         raise FleetError(f"{path} is damaged: {type(err).__name__} {' '.join(str(err).split())}") from err
     return study
 
@@ -108,13 +108,17 @@ def reference(*, found: bool) -> tuple[Block, ...]:
 
 
 def _estimate(found: Sequence[float]) -> Estimate:
-    value, low, high = found
+    value, low, high = map(float, found)
+    if not 0 <= low <= value <= high <= 1:
+        raise ValueError(f"{found} is no share with its interval")
     return Estimate(value, low, high)
 
 
 def _points(found: Sequence[float]) -> str:
     """A difference of accuracies, in points with its sign and interval."""
     value, low, high = (100 * float(v) for v in found)
+    if not -100 <= low <= value <= high <= 100:
+        raise ValueError(f"{found} is no difference of shares with its interval")
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
@@ -163,7 +167,7 @@ def _fusion(study: Study) -> Iterable[Block]:
         yield NotRun("Figure 1c: fused stages", COMMAND)
         return
     lines = {
-        f"k = {study.variants[name]['fuse']}": [
+        f"{name}: {study.variants[name]['about']}": [
             (row["stage"], row[CLASSES]) for row in study.variants[name]["states"]["complete"]
         ]
         for name in there
@@ -177,7 +181,7 @@ def _fusion(study: Study) -> Iterable[Block]:
 def _by_exit(study: Study, names: Sequence[str], name: str, caption: str) -> Table:
     """A row an exit, the stage complete; a column a variant, and its gain."""
     variants = [study.variants[n] for n in names]
-    gained = [(n, v) for n, v in zip(names, variants, strict=True) if v["against"]]
+    gained = [(n, v) for n, v in zip(names, variants, strict=True) if "gain" in v["mean"]["complete"]]
     columns = ["exit", *(f"#{n}" for n in names), *(f"#gain of {n} over {v['against']}, points" for n, v in gained)]
     rows: list[tuple[Content, ...]] = []
     for place, row in enumerate(variants[0]["states"]["complete"]):
@@ -187,13 +191,12 @@ def _by_exit(study: Study, names: Sequence[str], name: str, caption: str) -> Tab
         rows.append((str(row["stage"]), *cells, *gains))
     means = [v["mean"]["complete"] for v in variants]
     rows.append(("mean of all", *map(_accuracy, means), *(_gain(v["mean"]["complete"]["gain"]) for _, v in gained)))
-    plan = variants[0]
     return Table(
         name,
         caption,
         tuple(columns),
         tuple(rows),
-        (*study.told(), f"{plan['images']} images each", f"channels {_list(plan['channels'])}", "everything arrived"),
+        (*study.told(), f"{_list(sorted({v['images'] for v in variants}))} images each", "everything has arrived"),
         ("The paper draws accuracies and prints none: it says that they rise with k (section 2.2).",),
     )
 
@@ -226,17 +229,25 @@ def _training(study: Study) -> Iterable[Block]:
         study.told(),
         tuple(f"{state}: {told}, the stages before complete." for state, told in study.conditions["states"].items()),
     )
-    yield Bullets(tuple(_told(n, about) for n, about in study.variants.items()))
+    yield Text("Every training's settings, as configuration files have them:")
+    yield Bullets(_settings(study))
 
 
-def _told(name: str, about: Mapping[str, Any]) -> str:
-    """A variant's settings, as far as variants differ in them."""
-    blocks = "a block for every combination of sizes" if about["combinations"] else "one block an exit"
-    return (
-        f"{name}: {about['about']}; k = {about['fuse']}, channels {_list(about['channels'])}, "
-        f"sizes {_list(about['rungs'])}, {blocks}, arrival by {about['arrival']}, weight of distillation "
-        f"{about['soft']:g} and of rebuilt features {about['close']:g}, {about['steps']} steps"
-    )
+def _settings(study: Study) -> tuple[str, ...]:
+    """What all variants share, and what each has for itself."""
+    plans = {name: about["settings"] for name, about in study.variants.items()}
+    keys = list(dict.fromkeys(key for plan in plans.values() for key in plan))
+    own = [key for key in keys if len({repr(plan.get(key)) for plan in plans.values()}) > 1]
+    shared = next(iter(plans.values()))
+    told = [f"all: {', '.join(f'{key} {_value(shared[key])}' for key in keys if key not in own)}"]
+    for name, about in study.variants.items():
+        plan = plans[name]
+        told.append(f"{name} ({about['about']}): {', '.join(f'{k} {_value(plan[k])}' for k in own if k in plan)}")
+    return tuple(told)
+
+
+def _value(value: Any) -> str:
+    return _list(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _list(numbers: Iterable[int]) -> str:
