@@ -387,9 +387,18 @@ def test_every_section_has_the_name_by_which_it_is_asked_for(results):
     assert all((results / f"{name}.md").is_file() for name in build.SECTIONS)
 
 
-def test_what_cannot_be_written_anew_is_told(inputs, tmp_path):
-    sweep = inputs / "paper.json"
-    assert "no section 'figure-2'" in refused(sweep, "--output", tmp_path, "--only", "figure-2")
-    assert "no report to write anew" in refused(sweep, "--output", tmp_path, "--only", "ablations")
-    (tmp_path / "index.html").write_text("<p>nothing</p>")
-    assert "no section 'ablations'" in refused(sweep, "--output", tmp_path, "--only", "ablations")
+def test_what_cannot_be_written_anew_is_told(inputs, results, tmp_path):
+    again = inputs / "paper.json", "--output", tmp_path, "--only", "ablations"
+    assert "no section 'figure-2'" in refused(inputs / "paper.json", "--output", tmp_path, "--only", "figure-2")
+    assert "no report to write anew" in refused(*again)
+    index = tmp_path / "index.html"
+    index.write_bytes(b"\xff\xfe")
+    assert "it is no text" in refused(*again)
+    index.write_text("<p>nothing</p>")
+    assert "is about another model" in refused(*again)
+    whole = (results / "index.html").read_text()
+    begun = whole.index('<section id="ablations"')
+    end = whole.index("</section>", begun)
+    index.write_text(whole[:end] + whole[end + len("</section>") :])  # what is behind it must not go with it
+    assert "no whole section 'ablations'" in refused(*again)
+    assert index.read_text() == whole[:end] + whole[end + len("</section>") :]
