@@ -36,6 +36,10 @@ COMMAND = (
 TITLE = "Depth, fusion and training of the exits (Figures 1b and 1c)"
 CLASSES, GROUPS = "accuracy_classes", "accuracy_groups"
 FUSED = ("k1", "k2", "k3")
+_SHARED_OUT = (
+    "Every training takes as many steps. Where each combination of sizes has a block, the steps are shared out among "
+    "them: what such blocks lose here is what the paper calls their training cost (section 3.3), not their limit.",
+)
 _STYLES = ("fleet", "local", "partition")
 
 
@@ -156,6 +160,8 @@ def _depth(study: Study) -> Iterable[Block]:
             f"The paper does not say how wide its convolutions are: here {study.depth['width']} channels, 3x3, and "
             "each halves a map of more than eight cells a side.",
             "A gain is over the depth before, paired image by image.",
+            "Not as in the paper: its exits are trained with the network, on pictures of 224x224 pixels; here the network "
+            "is frozen and the pictures are small. Which of these a difference comes from was not tried.",
         ),
     )
 
@@ -227,7 +233,10 @@ def _training(study: Study) -> Iterable[Block]:
         ("training", *(f"#{state}" for state in states)),
         tuple(rows),
         study.told(),
-        tuple(f"{state}: {told}, the stages before complete." for state, told in study.conditions["states"].items()),
+        (
+            *(f"{state}: {told}, the stages before complete." for state, told in study.conditions["states"].items()),
+            *_SHARED_OUT * any(about["settings"]["combinations"] for about in study.variants.values()),
+        ),
     )
     yield Text("Every training's settings, as configuration files have them:")
     yield Bullets(_settings(study))
