@@ -160,8 +160,8 @@ def _depth(study: Study) -> Iterable[Block]:
             f"The paper does not say how wide its convolutions are: here {study.depth['width']} channels, 3x3, and "
             "each halves a map of more than eight cells a side.",
             "A gain is over the depth before, paired image by image.",
-            "Not as in the paper: its exits are trained with the network, on pictures of 224x224 pixels; here the network "
-            "is frozen and the pictures are small. Which of these a difference comes from was not tried.",
+            "Unlike the paper's, these pictures have 64x64 pixels, and the network before the exits is frozen. Which "
+            "of these a difference comes from was not tried.",
         ),
     )
 
