@@ -48,10 +48,12 @@ def lossy(contest: Contest, link: LinkParameters, losses: LossPlan) -> list[dict
         One entry a share: ``loss``, the ``schemes`` that reach the target without loss, the best rivals, speed-ups.
 
     Raises:
-        FleetError: the trace has no sets of packets.
+        FleetError: the trace has no sets of packets, or none of ours reaches the target.
     """
     results = {name: r for name, r in contest.results(link, {}).items() if r.outcomes is not None and _plain(name)}
     shown = {VARIANTS[name].picture for name in results if name in VARIANTS}
+    if not shown:
+        raise FleetError("none of ours reaches the target accuracy without loss: the calibration split is too small?")
     sets = {
         picture: contest.judge.recorded_picture_sets(link, twice=contest.rests(link), alone_s=contest.alone_s)
         if picture
