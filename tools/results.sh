@@ -38,7 +38,7 @@ record --payload 244 --payload 20 --picture-only --sets 500
 for config in config/sweeps/*.yaml; do
     name=$(basename "$config" .yaml)
     file=$sweeps/$name.json
-    if [[ -s $file && -z $(find "$config" "$trace" fleet -type f -newer "$file" -not -name '*.pyc' -print -quit) ]]; then
+    if [[ -s $file && -z $(find "$config" "$trace" fleet -type f -newer "$file" ! -name '*.pyc' ! -name 'index.json*' -print -quit) ]]; then
         continue
     fi
     "$fleet" sweep "$trace" "$config" --output "$file"
