@@ -91,9 +91,9 @@ def study(
         raise FleetError(f"{bundle.path} is a {bundle.backbone} at {bundle.input_size} pixels, not as configured")
     for name in only or names:
         _train(plan, name, bundle, sets, output, console)
-    if json_file is not None and held_out is not None:
+    if json_file is not None and test is not None and held_out is not None:
         found = _measured(plan, bundle, sets, held_out, output, console)
-        found["conditions"] |= {"test": {"data": test.name, "pictures": len(held_out)}} if test else {}
+        found["conditions"]["test"] = {"data": test.name, "pictures": len(held_out)}
         write_json(json_file, found)
         _show(found, console)
 

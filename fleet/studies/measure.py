@@ -22,7 +22,7 @@ from fleet.studies.depth import Depths
 from fleet.training.augment import normalise
 from fleet.training.data import ImageSet
 from fleet.training.exits import Arrival, ExitTraining
-from fleet.training.parts import first_part
+from fleet.training.parts import first_part, in_place
 
 RUN = 60
 """Coefficients that are lost together: a packet of 20 bytes at under 3 bits each."""
@@ -49,9 +49,7 @@ def _halved(layout: StageLayout, count: int, _: torch.Generator) -> Tensor:
 def _lossy(layout: StageLayout, count: int, random: torch.Generator) -> Tensor:
     packets = -(-layout.count // RUN)
     there = torch.rand(count, packets, generator=random) >= LOST
-    have = torch.empty(count, layout.count, dtype=torch.bool)
-    have[:, torch.from_numpy(layout.spread_order)] = there.repeat_interleave(RUN, dim=1)[:, : layout.count]
-    return have.reshape(count, layout.channels, layout.ladder.count)
+    return in_place(layout, there.repeat_interleave(RUN, dim=1)[:, : layout.count])
 
 
 ARRIVALS: Mapping[str, tuple[str, Arrival]] = {

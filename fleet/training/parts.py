@@ -35,7 +35,7 @@ def random_part(layout: StageLayout, count: int, random: torch.Generator, *, new
     have = torch.where(kind < 1 / 3, place >= 0, torch.where(kind < 2 / 3, place < cut, lossy))
     if not newest:
         have &= torch.rand(count, 1, generator=random) < 0.8
-    return _in_place(layout, have)
+    return in_place(layout, have)
 
 
 def size_part(layout: StageLayout, count: int, random: torch.Generator, *, together: bool) -> Tensor:
@@ -65,16 +65,16 @@ def begun_part(layout: StageLayout, count: int, random: torch.Generator) -> Tens
     """
     whole = torch.rand(count, 1, generator=random) < 1 / 3
     cut = (torch.rand(count, 1, generator=random) * layout.count).clamp_min(_SMALLEST_RUN)
-    return _in_place(layout, whole | (torch.arange(layout.count)[None, :] < cut))
+    return in_place(layout, whole | (torch.arange(layout.count)[None, :] < cut))
 
 
 def first_part(layout: StageLayout, shares: npt.NDArray[np.float64]) -> Tensor:
     """The first so much of a stage's coefficients in order, shape (len(shares), channels, ladder.count), bool."""
-    return _in_place(layout, torch.arange(layout.count) < torch.from_numpy(shares * layout.count).round()[:, None])
+    return in_place(layout, torch.arange(layout.count) < torch.from_numpy(shares * layout.count).round()[:, None])
 
 
-def _in_place(layout: StageLayout, have: Tensor) -> Tensor:
-    """From the coder's order to (N, channels, ladder.count)."""
+def in_place(layout: StageLayout, have: Tensor) -> Tensor:
+    """Which coefficients arrived, from the order in which they travel, (N, count), to (N, channels, ladder.count)."""
     found = torch.empty(len(have), layout.count, dtype=torch.bool)
     found[:, torch.from_numpy(layout.spread_order)] = have
     return found.reshape(len(have), layout.channels, layout.ladder.count)
