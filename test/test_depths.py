@@ -56,7 +56,7 @@ def test_every_backbone_gets_its_depths(name, size):
     pytest.importorskip("torch", reason="torch is not installed")
     from fleet.backbones import build_backbone  # noqa: PLC0415
     from fleet.training.config import ExitConfig  # noqa: PLC0415
-    from fleet.training.exits import channels_of  # noqa: PLC0415
+    from fleet.training.exit_model import channels_of  # noqa: PLC0415
 
     backbone = build_backbone(name, input_size=size, classes=10)
     depths = channels_of(ExitConfig(base=4, rungs=(6, 8, 16)), backbone)

@@ -21,7 +21,8 @@ from fleet.studies.config import Study, Variant
 from fleet.studies.depth import Depths
 from fleet.training.augment import normalise
 from fleet.training.data import ImageSet
-from fleet.training.exits import Arrival, ExitTraining
+from fleet.training.exit_model import Arrival
+from fleet.training.exits import ExitTraining
 from fleet.training.parts import first_part, in_place
 
 RUN = 60

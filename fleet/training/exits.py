@@ -11,38 +11,29 @@ serves every budget, and earlier channels learn to carry more.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fleet.backbones import Backbone
 from fleet.bundle import Bundle
 from fleet.codec import StageLayout
-from fleet.depths import stage_depths
-from fleet.encoder import StageEncoder
 from fleet.errors import FleetError
 from fleet.exits import softmax
-from fleet.export import counted, new_encoders, stage_layouts
-from fleet.fusion import CloudNetwork, has_own_trunk
-from fleet.ladder import finest_grid
+from fleet.fusion import has_own_trunk
 from fleet.manifest import layout_from_manifest, layout_to_manifest
-from fleet.platforms import load_profile
 from fleet.training.augment import augment, normalise
-from fleet.training.calibrate import begun_shares
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
-from fleet.training.config import ExitConfig, TrainingConfig
+from fleet.training.config import TrainingConfig
 from fleet.training.data import ImageSet
+from fleet.training.exit_model import ExitModel
 from fleet.training.figure import draw_exits
-from fleet.training.latents import received_part
-from fleet.training.parts import first_part, random_part, size_part
+from fleet.training.parts import random_part, size_part
 from fleet.training.schedule import one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
 from fleet.training.steps import ROW_EVERY, StepProgress, run_steps, write_log
@@ -53,8 +44,6 @@ LOG = "exits.csv"
 IMAGES_NOTE = "images of the exits"
 """Under which a bundle says how many images its encoders and exits were trained on."""
 FIGURE = "exits.png"
-Arrival = Callable[[StageLayout, int, torch.Generator], Tensor]
-"""Which coefficients arrived of a stage for so many images, shape (images, channels, ladder.count), bool."""
 _DRAW, _AUGMENT, _PARTS = 3 << 20, 4 << 20, 5 << 20  # random streams, apart from those of the base training
 
 
@@ -69,34 +58,7 @@ def noted_number(notes: Mapping[str, str], name: str, otherwise: int) -> int:
     return int(said) if said.isdecimal() else otherwise
 
 
-def channels_of(plan: ExitConfig, backbone: Backbone) -> dict[int, int]:
-    """Channels that travel, by stage: as listed, or by the time of the stages on a platform.
-
-    Raises:
-        FleetError: more stages than the network has, or a platform without times.
-    """
-    if plan.channels:
-        if len(plan.channels) >= len(backbone.stage_specs) or min(plan.channels) < 1:
-            raise FleetError(
-                f"exits.channels must list 1 or more for each of at most {len(backbone.stage_specs) - 1} stages"
-            )
-        return dict(enumerate(plan.channels, start=1))
-    profile = load_profile(plan.depth.platform)
-    specs = {spec.n: spec for spec in backbone.stage_specs}
-    times = {n: profile.seconds(asdict(spec.macs), n) or math.nan for n, spec in specs.items()}
-    sent = range(1, backbone.exit_stages + 1)
-    return stage_depths(
-        times,
-        {n: finest_grid(specs[n].size, plan.base, plan.rungs[-1]) for n in sent},
-        first=plan.depth.first,
-        bits=plan.depth.bits,
-        ci_s=plan.depth.ci_ms / 1000,
-        packets=plan.depth.packets,
-        payload=plan.depth.payload,
-    )
-
-
-class ExitTraining:
+class ExitTraining(ExitModel):
     """One run over encoders and exits; a checkpoint holds all of its state.
 
     Args:
@@ -122,31 +84,17 @@ class ExitTraining:
     ) -> None:
         if config.exits is None:
             raise FleetError("this training configuration has no exits section")
-        self.config, self.plan = config, config.exits
+        self.config = config
         self.train, self.calibration, self.output = train, calibration, output
-        self.device = torch.device(device)
         torch.manual_seed(config.seed)
-        channels = channels_of(self.plan, backbone)
-        self.backbone = backbone.to(self.device).eval().requires_grad_(False)
-        self.encoders = new_encoders(
-            backbone, channels, base=self.plan.base, largest=self.plan.rungs[-1], levels=self.plan.levels
-        ).to(self.device)
-        own_trunk = self.plan.trunk_peak > 0
-        trunk = copy.deepcopy(self.backbone) if own_trunk else self.backbone
-        if not 1 <= self.plan.fuse <= len(channels):
-            raise FleetError(f"exits.fuse is {self.plan.fuse}; of {len(channels)} stages an exit fuses 1 or more")
-        sizes = {n: [r for r in self.plan.rungs if r <= self.encoder(n).grid] for n in channels}
-        self.cloud = CloudNetwork(
-            trunk, channels, fuse=self.plan.fuse, sizes=sizes if self.plan.combinations else None
-        ).to(self.device)
-        self.cloud.exits.requires_grad_(True)
+        super().__init__(config.exits, backbone, device)
         self.groups = group_matrix(train.table).to(self.device) if train.table.groups else None
-        self.means = {n: torch.zeros(c, device=self.device) for n, c in channels.items()}
         self._begin_quantisers()
         self.layouts = self.make_layouts()
         new = [*self.encoders.parameters(), *self.cloud.exits.parameters()]
         groups: list[dict[str, Any]] = [{"params": new, "peak": self.plan.peak}]
-        if own_trunk:
+        if self.own_trunk:
+            trunk = self.cloud.backbone
             groups.append({"params": list(trunk.requires_grad_(True).parameters()), "peak": self.plan.trunk_peak})
         self.optimiser = torch.optim.AdamW(groups, lr=self.plan.peak, weight_decay=0.01)
         self.ema: Ema | None = None  # begins with the first step, whatever the weights begin with
@@ -166,35 +114,6 @@ class ExitTraining:
         """Whether the run's last step is done and its result, averages included, is what the weights are."""
         last = self.rows[-1] if self.rows else {"bits": 0.0}
         return self.step >= self.plan.steps and "bits" not in last and last["step"] == self.step
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """The stages that are sent."""
-        return tuple(sorted(self.means))
-
-    def encoder(self, n: int) -> StageEncoder:
-        """The encoder of stage n."""
-        found = self.encoders[str(n)]
-        assert isinstance(found, StageEncoder)
-        return found
-
-    def make_layouts(self) -> dict[int, StageLayout]:
-        """Layouts with the encoders' quantisers as they are now."""
-        encoders = {n: self.encoder(n).cpu() for n in self.stages}
-        layouts = stage_layouts(
-            encoders,
-            {n: mean.cpu() for n, mean in self.means.items()},
-            base=self.plan.base,
-            rungs=self.plan.rungs,
-            order=self.plan.order,
-        )
-        self.encoders.to(self.device)
-        return layouts
-
-    @property
-    def trained(self) -> nn.ModuleDict:
-        """Everything that is averaged."""
-        return nn.ModuleDict({"encoders": self.encoders, "exits": self.cloud.exits, "trunk": self.cloud.backbone})
 
     def begin_behind(self, bundle: Bundle) -> None:
         """Note whose base network this is; encoders and exits are new."""
@@ -229,7 +148,7 @@ class ExitTraining:
         labels = torch.from_numpy(self.train.labels[chosen]).to(self.device)
         inputs = augment(images, self.config.augment, size=self.config.input_size, smallest_crop=0.6, random=random)
         whole = self.step >= self.plan.close_steps
-        maps, teacher = self._frozen(inputs, whole=whole)
+        maps, teacher = self.frozen_maps(inputs, whole=whole)
         drawn = torch.randperm(len(self.stages), generator=draw) + 1
         exits = [int(n) for n in drawn[: self.plan.exits_a_step if whole else None]]
         parts = torch.Generator().manual_seed(step_seed(self.config.seed, _PARTS, self.step))
@@ -252,16 +171,6 @@ class ExitTraining:
         self.step += 1
         return float(loss.detach())
 
-    @torch.no_grad()
-    def _frozen(self, inputs: Tensor, *, whole: bool) -> tuple[dict[int, Tensor], Tensor | None]:
-        """The maps of the stages that are sent and, if wanted, the whole network's logits."""
-        features = inputs
-        maps = {}
-        for n in self.stages:
-            features = self.backbone.stages[n - 1](features)
-            maps[n] = features
-        return maps, self.backbone.from_stage(self.stages[-1], features) if whole else None
-
     def _exit_loss(
         self, n: int, maps: Mapping[int, Tensor], labels: Tensor, teacher: Tensor | None, random: torch.Generator
     ) -> Tensor:
@@ -269,7 +178,7 @@ class ExitTraining:
         received = []
         for stage in fused:
             have = self._arrived(self.layouts[stage], len(labels), random, newest=stage == n).to(self.device)
-            features, cost = self._receive(stage, maps[stage], have)
+            features, cost = self.receive(stage, maps[stage], have)
             received.append(features)
         spent = float(cost.detach())
         self.bits = self.bits + 0.02 * (spent - self.bits) if self.bits else spent
@@ -293,11 +202,6 @@ class ExitTraining:
             return size_part(layout, count, random, together=self.plan.combinations)
         return random_part(layout, count, random, newest=newest)
 
-    def _receive(self, stage: int, features: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
-        encoder = self.encoder(stage)
-        mean = torch.tensor(self.layouts[stage].mean_levels, dtype=features.dtype, device=self.device)
-        return received_part(encoder(features), have, encoder, self.layouts[stage].ladder, mean)
-
     @torch.no_grad()
     def _track_means(self, maps: Mapping[int, Tensor], exits: list[int]) -> None:
         """Running channel means; every hundredth step the layouts take them up with the moved quantisers."""
@@ -311,7 +215,7 @@ class ExitTraining:
     def _begin_quantisers(self) -> None:
         """Ranges and means from the first training images, so that rounding starts in the right place."""
         sample = torch.from_numpy(np.array(self.train.images[: min(256, len(self.train))])).to(self.device)
-        maps, _ = self._frozen(normalise(sample), whole=False)
+        maps, _ = self.frozen_maps(normalise(sample), whole=False)
         for n in self.stages:
             latent = self.encoder(n)(maps[n])
             self.encoder(n).calibrate(latent.cpu())
@@ -332,79 +236,6 @@ class ExitTraining:
             self.layouts = self.make_layouts()
             self.rows.append({"step": float(self.step), "loss": self.loss} | self.evaluate())
             self.save()
-
-    @torch.no_grad()
-    def logits(
-        self, images: ImageSet, n: int, *, partial: bool = False, batch: int = 250
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Logits (N, classes) of exit n on quantised features.
-
-        Args:
-            images: with N of them.
-            n: the exit.
-            partial: of every second image, the stages have only begun to arrive
-                (:func:`fleet.training.calibrate.begun_shares`); else everything has.
-            batch: images at a time; even.
-        """
-        self.cloud.eval()
-        self.encoders.eval()
-        found = []
-        for start in range(0, len(images), batch):
-            part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
-            maps, _ = self._frozen(normalise(part), whole=False)
-            received = [self._whole(m, maps[m]) for m in self.cloud.fused[n]]
-            if partial:
-                for k, m in enumerate(self.cloud.fused[n]):
-                    shares = begun_shares(len(part), newest=m == n, seed=start + m)
-                    have = first_part(self.layouts[m], shares).to(self.device)
-                    received[k][1::2] = self._receive(m, maps[m], have)[0][1::2]
-            found.append(self.cloud(n, received).cpu().numpy())
-        return np.concatenate(found)
-
-    @torch.no_grad()
-    def answers(
-        self, images: ImageSet, arrivals: Mapping[str, Arrival], *, batch: int = 125
-    ) -> dict[str, dict[int, np.ndarray[Any, np.dtype[np.float32]]]]:
-        """Logits (N, classes) of every exit in several states of its own stage, those before it complete.
-
-        Args:
-            images: with N of them.
-            arrivals: by name of a state, what of a stage has arrived for so many images; all draw the same numbers.
-            batch: images at a time.
-        """
-        self.cloud.eval()
-        self.encoders.eval()
-        found: dict[str, dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]]] = {
-            state: {n: [] for n in self.stages} for state in arrivals
-        }
-        for start in range(0, len(images), batch):
-            part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
-            maps, _ = self._frozen(normalise(part), whole=False)
-            whole = {n: self._whole(n, maps[n]) for n in self.stages}
-            for state, arrival in arrivals.items():
-                random = torch.Generator().manual_seed(start)
-                for n in self.stages:
-                    have = arrival(self.layouts[n], len(part), random).to(self.device)
-                    received = [*(whole[m] for m in self.cloud.fused[n][:-1]), self._receive(n, maps[n], have)[0]]
-                    found[state][n].append(self.cloud(n, received).cpu().numpy())
-        return {state: {n: np.concatenate(parts) for n, parts in of_state.items()} for state, of_state in found.items()}
-
-    def _whole(self, n: int, features: Tensor) -> Tensor:
-        """What exits are given of stage n where everything arrived."""
-        quantised = self.encoder(n).quantise(self.encoder(n)(features))
-        return torch.cat([quantised, torch.ones_like(quantised)], dim=1)
-
-    @torch.no_grad()
-    def counted_layouts(self, images: ImageSet, *, batch: int = 250) -> dict[int, StageLayout]:
-        """The layouts with frequency tables counted on images."""
-        self.encoders.eval()
-        found: dict[int, list[np.ndarray[Any, np.dtype[np.float32]]]] = {n: [] for n in self.stages}
-        for start in range(0, len(images), batch):
-            part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
-            maps, _ = self._frozen(normalise(part), whole=False)
-            for n in self.stages:
-                found[n].append(self.encoder(n)(maps[n]).cpu().numpy())
-        return counted(self.make_layouts(), {n: np.concatenate(parts) for n, parts in found.items()})
 
     def running(self) -> dict[str, float]:
         """See :class:`fleet.training.steps.Stepwise`."""

@@ -25,7 +25,8 @@ from fleet.session import CloudSession, ExitTask
 from fleet.training import exits
 from fleet.training.config import DataConfig, ExitConfig, TrainingConfig
 from fleet.training.data import load_training_sets
-from fleet.training.exits import ExitTraining, channels_of
+from fleet.training.exit_model import channels_of
+from fleet.training.exits import ExitTraining
 from fleet.training.finish import export_run
 from fleet.training.latents import coding_cost, merge, received_part, split
 from fleet.training.parts import first_part, size_part
