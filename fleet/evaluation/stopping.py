@@ -18,8 +18,6 @@ FloatVector = npt.NDArray[np.float64]
 NEVER = float("inf")
 SINGLE = tuple(round(0.1 * k, 1) for k in range(1, 10))
 """The paper's thresholds, the same for all exits (FLEET section 4.1)."""
-QUANTILES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Thresholds that the search tries: these quantiles of what an exit's certainties are."""
 PRICES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Prices of an error that the search tries, in the longest time that an image can take."""
 ROUNDS = 2
@@ -121,43 +119,54 @@ class Runs:
         others[exit_] = NEVER
         chosen = self.first_sure(others)  # (N,)
         cost, right = self.cost[chosen].sum(), float(self.right[chosen].sum())
-        if not len(found.runs):
-            return np.full(1, cost / self.images), np.full(1, right / self.images)
-        without = chosen[found.images]  # (images with such a run,)
-        first = np.minimum(found.first, without[:, None])  # (images with such a run, levels)
-        costs = cost - self.cost[without].sum() + self.cost[first].sum(axis=0)
-        rights = right - self.right[without].sum() + self.right[first].sum(axis=0)
-        return costs / self.images, rights / self.images
+        without = chosen[self.image[found.runs]]  # who answers instead, (M,)
+        counts = found.runs < without
+        gained = np.where(counts, self.cost[found.runs] - self.cost[without], 0.0)
+        righted = np.where(counts, self.right[found.runs] - self.right[without].astype(float), 0.0)
+        return (cost + found.sums(gained)) / self.images, (right + found.sums(righted)) / self.images
 
 
 @dataclass(frozen=True)
 class Levels:
-    """An exit's thresholds that the search tries.
+    """An exit's thresholds that make any difference, and which of its runs is the first sure one at each.
+
+    A run that is less certain than one before it of the same image is never that, whatever the threshold. The others
+    are for thresholds above the certainty of the one before and up to their own.
 
     Attributes:
-        grid: quantiles of its certainties, ascending, and never.
-        runs: the exit's runs, M of them.
-        images: that have any, ascending.
-        first: the first run of each of these images that is sure at each level, past the last run where none is,
-            shape (images, levels).
+        grid: certainties, ascending, and never, shape (L,).
+        runs: those of the exit that may be an image's first sure one, shape (M,).
+        lowest: the place in the grid from which on each is, shape (M,).
+        behind: the place from which on it no longer is, shape (M,).
     """
 
     grid: FloatVector
     runs: npt.NDArray[np.intp]
-    images: npt.NDArray[np.intp]
-    first: npt.NDArray[np.intp]
+    lowest: npt.NDArray[np.intp]
+    behind: npt.NDArray[np.intp]
 
     @classmethod
     def of(cls, runs: Runs, exit_: int) -> Levels:
         """An exit's levels."""
         own = np.flatnonzero((runs.exit == exit_) & np.isfinite(runs.certainty))
-        seen = runs.certainty[own]
-        quantiles = np.quantile(seen, QUANTILES) if len(seen) else np.zeros(0)
-        grid = np.unique(np.append(np.floor(quantiles * 1e6) / 1e6, NEVER))
-        images, starts = np.unique(runs.image[own], return_index=True)
-        sure = np.where(seen[:, None] >= grid, own[:, None], len(runs.image))
-        first = np.minimum.reduceat(sure, starts, axis=0) if len(own) else sure
-        return cls(grid, own, images, first)
+        image = runs.image[own]
+        # What a threshold was chosen as is written with six digits, and must mean the same then.
+        seen = np.floor(runs.certainty[own] * 1e6) / 1e6
+        before = np.full(len(own), -NEVER)
+        for back in range(1, int(np.bincount(image).max(initial=0))):
+            same = image[back:] == image[:-back]
+            before[back:] = np.maximum(before[back:], np.where(same, seen[:-back], -NEVER))
+        record = seen > before
+        own, seen, before = own[record], seen[record], before[record]
+        grid = np.unique(np.append(seen, NEVER))
+        return cls(grid, own, np.searchsorted(grid, before, "right"), np.searchsorted(grid, seen, "right"))
+
+    def sums(self, weights: FloatVector) -> FloatVector:
+        """The weights of the runs that are first sure ones at each level, added up, shape (L,)."""
+        ends = len(self.grid) + 1
+        change = np.bincount(self.lowest, weights, ends) - np.bincount(self.behind, weights, ends)
+        out: FloatVector = np.cumsum(change)[:-1]
+        return out
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,8 @@ def choose_each(runs: Runs, target: float, hints: Iterable[Sequence[float]] = ()
     """A threshold for every exit.
 
     Coordinate descent on time + price · errors, for several prices; the best are then moved as far as the target
-    allows. That finds good thresholds, not provably the best.
+    allows. Each step looks at every threshold of an exit that makes a difference, so for one exit what is found is the
+    best there is; for several it is good, not provably the best.
 
     Args:
         runs: on the calibration split.
@@ -265,9 +275,19 @@ def _polish(runs: Runs, best: Choice, target: float) -> Choice:
     thresholds, at = np.asarray(best.thresholds), best.score
     for _ in range(ROUNDS):
         for n in range(runs.exits):
-            costs, accuracies = runs.scan(thresholds, n)
-            for place, (cost, accuracy) in enumerate(zip(costs.tolist(), accuracies.tolist(), strict=True)):
-                if Score(cost, accuracy).better(at, target):
-                    at = Score(cost, accuracy)
-                    thresholds[n] = runs.levels[n].grid[place]
+            place, found = _best_level(*runs.scan(thresholds, n), target)
+            if found.better(at, target):
+                at = found
+                thresholds[n] = runs.levels[n].grid[place]
     return Choice(tuple(thresholds.tolist()), runs.score(thresholds))
+
+
+def _best_level(costs: FloatVector, accuracies: FloatVector, target: float) -> tuple[int, Score]:
+    """The first of a score's best, in the order of :meth:`Score.rank`."""
+    reached = accuracies >= target - ALIKE
+    first, then = (costs, -accuracies) if reached.any() else (-accuracies, costs)
+    if reached.any():
+        first = np.where(reached, first, NEVER)
+    ties = np.flatnonzero(first == first.min())
+    place = int(ties[np.argmin(then[ties])])
+    return place, Score(float(costs[place]), float(accuracies[place]))
