@@ -178,7 +178,7 @@ class Bundle:
             thresholds={int(k): float(v) for k, v in decision["thresholds"].items()},
             trigger=decision["trigger"],
             unit=decision["unit"],
-            begun={int(k): float(v) for k, v in decision.get("thresholds_begun", {}).items()},
+            begun={int(k): _levels(v) for k, v in decision.get("thresholds_begun", {}).items()},
             patient=_flag(decision.get("patient", False), "patient"),
         )
         size = int(m["input"]["size"])
@@ -266,7 +266,8 @@ class Bundle:
         Raises:
             FleetError: it cannot be written, or what was written does not load.
         """
-        begun = {str(k): v for k, v in self.decider.begun.items()}
+        # One number is written as such: as all bundles were before there could be several.
+        begun = {str(k): v[0] if len(v) == 1 else list(v) for k, v in self.decider.begun.items()}
         local = {"local_exits": [asdict(head) for _, head in sorted(self.local_exits.items())]}
         picture = {}
         if self.picture is not None:
@@ -355,6 +356,11 @@ class Bundle:
     def picture_path(self) -> Path:
         """The hub's weights of exit 0."""
         return self.path / self.picture_file
+
+
+def _levels(value: Any) -> tuple[float, ...]:
+    """Thresholds of a stage that arrives: a number, or a list of them."""
+    return tuple(float(v) for v in value) if isinstance(value, list) else (float(value),)
 
 
 def _flag(value: Any, name: str) -> bool:

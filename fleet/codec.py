@@ -296,6 +296,11 @@ class StageBuffer:
         """Coefficients that have arrived."""
         return int(self._have.sum())
 
+    @property
+    def arrived(self) -> float:
+        """The share of the coefficients that has arrived, 0..1."""
+        return self.received / self.layout.count
+
     def features(self) -> FloatArray:
         """The map as far as it is known: floats, shape (channels, finest, finest)."""
         return self.view()[: self.layout.channels]

@@ -115,7 +115,9 @@ class Decider:
         classes: what can be recognised.
         temperatures: by exit; logits are divided by them (temperature scaling). 1 where missing.
         thresholds: by exit; an exit answers when its certainty reaches its threshold.
-        begun: by exit; the threshold while the exit's own stage has only begun to arrive. ``thresholds`` where missing.
+        begun: by exit; thresholds while the exit's own stage has only begun to arrive, one for each of as many equal
+            parts of its coefficients (:func:`part_of`): of five numbers the second holds from a fifth on.
+            ``thresholds`` where missing.
         patient: the last exit, its ladder complete, does not answer unless it is sure: the device then does.
         trigger: ``confidence``: the top-1 softmax; ``entropy``: one minus the normalised entropy.
         unit: whether the trigger looks at groups or at classes.
@@ -126,7 +128,7 @@ class Decider:
     thresholds: Mapping[int, float]
     trigger: Trigger = "confidence"
     unit: Unit = "group"
-    begun: Mapping[int, float] = field(default_factory=dict)
+    begun: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     patient: bool = False
 
     def __post_init__(self) -> None:
@@ -142,9 +144,11 @@ class Decider:
         for stage, temperature in self.temperatures.items():
             if not (math.isfinite(temperature) and temperature > 0):
                 raise FleetError(f"the temperature of exit {stage} must be positive, not {temperature:g}")
-        for stage, threshold in (*self.thresholds.items(), *self.begun.items()):
-            if math.isnan(threshold):
+        for stage, levels in (*((n, (t,)) for n, t in self.thresholds.items()), *self.begun.items()):
+            if any(map(math.isnan, levels)):
                 raise FleetError(f"the threshold of exit {stage} is not a number")
+            if not levels:
+                raise FleetError(f"exit {stage} has an empty list of thresholds")
 
     def predict(self, exit_stage: int, logits: npt.ArrayLike) -> Prediction:
         """The prediction of one exit.
@@ -220,19 +224,32 @@ class Decider:
             certainty=confidence,
         )
 
-    def threshold(self, exit_stage: int, *, complete: bool = True) -> float:
+    def threshold(self, exit_stage: int, *, arrived: float = 1.0) -> float:
         """From which certainty on an exit answers; infinite where it never does on its own.
 
         Args:
             exit_stage: which exit.
-            complete: whether all of its own stage has arrived.
+            arrived: the share of its own stage's coefficients that has arrived, 0..1; 1: all.
         """
-        whole = self.thresholds.get(exit_stage, float("inf"))
-        return whole if complete else self.begun.get(exit_stage, whole)
+        levels = self.begun.get(exit_stage)
+        if arrived >= 1.0 or levels is None:
+            return self.thresholds.get(exit_stage, float("inf"))
+        return levels[int(part_of(arrived, len(levels)))]
 
-    def is_sure(self, exit_stage: int, prediction: Prediction, *, complete: bool = True) -> bool:
+    def is_sure(self, exit_stage: int, prediction: Prediction, *, arrived: float = 1.0) -> bool:
         """Whether the exit may answer, see :meth:`threshold`."""
-        return prediction.certainty >= self.threshold(exit_stage, complete=complete)
+        return prediction.certainty >= self.threshold(exit_stage, arrived=arrived)
+
+
+BEGUN_PARTS = 3
+"""Thresholds that an exit is given while its own stage arrives: what little has come must be surer than what is nearly
+all, for the less is left to wait for. More than three would have to be told from too few pictures each."""
+
+
+def part_of(arrived: npt.ArrayLike, parts: int) -> npt.NDArray[np.intp]:
+    """Which of so many equal parts of a stage is arriving, 0 the first, where this share of it has arrived."""
+    out: npt.NDArray[np.intp] = np.minimum(np.asarray(arrived) * parts, parts - 1).astype(np.intp)
+    return out
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

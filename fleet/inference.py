@@ -18,7 +18,7 @@ from fleet.codec import FloatArray, encode_stage
 from fleet.errors import FleetError
 from fleet.exits import Decider, Prediction
 from fleet.link.parameters import LinkParameters
-from fleet.packet import LOCAL_ANSWER_STAGE, MAX_PAYLOAD, PICTURE, ExitNotice, Header, LocalAnswer
+from fleet.packet import LOCAL_ANSWER_STAGE, PICTURE, ExitNotice, Header, LocalAnswer
 from fleet.platforms import PlatformProfile
 from fleet.runtime import CancelledError, StageOutput
 
@@ -72,9 +72,14 @@ HUB_S = 0.025
 """Seconds that a hub may take for an exit before the device thinks that none will come."""
 
 
-def answer_due_s(packets: int, link: LinkParameters) -> float:
+SOON_S = 0.010
+"""Seconds in which a hub mostly has run an exit. A thrifty device waits no longer with more of the picture: where a hub
+takes longer, a part too much is sent, and nothing else is lost."""
+
+
+def answer_due_s(packets: int, link: LinkParameters, hub_s: float = HUB_S) -> float:
     """Seconds within which a hub that hears everything answers so many packets, whatever the phase of the events."""
-    return (math.ceil(packets / link.effective_packets) + 1) * link.ci_s + HUB_S
+    return (math.ceil(packets / link.effective_packets) + 1) * link.ci_s + hub_s
 
 
 MOST_EVENTS = 8
@@ -97,14 +102,14 @@ def pays_to_rest(alone_s: float, packets: int, link: LinkParameters) -> bool:
     return alone_s > answer_due_s(packets, link)
 
 
-THRIFTY_BYTES = MAX_PAYLOAD
-"""What a thrifty device sends of the picture before it waits whether that is enough: the longest packet there is."""
+THRIFTY_BYTES = 180
+"""What a thrifty device sends of the picture before it waits whether that is enough, or one packet where that is more;
+`benchmarks/thrifty.py` measures others."""
 
 
-def thrifty_burst(payload: int) -> tuple[int, int]:
-    """Bytes of a thrifty device's packets, and how many of them it sends at a time, on a link of that payload."""
-    size = min(payload, THRIFTY_BYTES)
-    return size, THRIFTY_BYTES // size
+def thrifty_burst(payload: int) -> int:
+    """How many packets a thrifty device sends at a time, on a link of that payload."""
+    return max(1, THRIFTY_BYTES // payload)
 
 
 @dataclass(frozen=True)
@@ -247,31 +252,29 @@ class Device:
         thrifty = rests and self.thrifty
         shown = 0  # coefficients
 
-        def rest_of_it() -> tuple[list[bytes], int]:
+        def rest_of_it() -> list[bytes]:
             if shown == 0:
                 cuts.clear()  # nothing of it was offered
-            size, burst = thrifty_burst(around.payload) if thrifty else (around.payload, None)
-            found = cut(size, shown)
-            return found, burst or len(found)
+            return cut(around.payload, shown)
 
-        unsent, count = rest_of_it() if thrifty else (packets, len(packets))
-
-        def show(burst: list[bytes]) -> float:
+        def show(burst: list[bytes], *, last: bool = True) -> float:
             around.offer(inference_id, PICTURE, burst)
-            overdue = around.now() + answer_due_s(len(burst), around.link or link)
+            overdue = around.now() + answer_due_s(len(burst), around.link or link, HUB_S if last else SOON_S)
             if rests:
                 journey.rest(overdue)
             return overdue
 
+        unsent = packets
         while unsent:
             if max(map(len, unsent)) > around.payload:  # the link was renegotiated meanwhile
-                unsent, count = rest_of_it()
-            overdue = show(unsent[:count])
-            shown += sum(Header.unpack(packet).count for packet in unsent[:count])
-            unsent = unsent[count:]
+                unsent = rest_of_it()
+            count = thrifty_burst(around.payload) if thrifty else len(unsent)
+            burst, unsent = unsent[:count], unsent[count:]
+            overdue = show(burst, last=not unsent)
+            shown += sum(Header.unpack(packet).count for packet in burst)
         if rests:
             # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it again.
-            packets = cut(thrifty_burst(around.payload)[0] if thrifty else around.payload)
+            packets = cut(around.payload)
             overdue = show(packets * shows_again(len(packets), self._alone_s, around.link or link))
         return overdue
 

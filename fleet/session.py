@@ -46,13 +46,18 @@ class ExitTask:
         inference_id: 0..65535.
         stage: which exit.
         maps: views of the stages it fuses (:func:`fleet.coders.view`), oldest first, shapes (2 c_i, g_i, g_i).
-        complete: every coefficient of the stage has arrived.
+        arrived: the share of the stage's coefficients that has arrived, 0..1.
     """
 
     inference_id: int
     stage: int
     maps: tuple[FloatArray, ...]
-    complete: bool
+    arrived: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every coefficient of the stage has arrived."""
+        return self.arrived >= 1.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ class CloudSession:
             return Why.BUSY, f"the next one came while exit {self._running} ran"
         if self._unsure is not None:
             task, found = self._unsure
-            needed = self.bundle.decider.threshold(task.stage, complete=task.complete)
+            needed = self.bundle.decider.threshold(task.stage, arrived=task.arrived)
             needs = "it has no threshold" if needed == float("inf") else f"{needed:.2f} is needed"
             sure = f"{found.certainty:.2f} sure of {found.group}"
             return Why.UNSURE, f"exit {task.stage}, the last to run, was {sure}, {needs}"
@@ -226,7 +231,7 @@ class CloudSession:
         stage = max(n for n, buffer in self._buffers.items() if buffer.received)
         maps = tuple((self._buffers.get(n) or StageBuffer(self.bundle.layouts[n])).view() for n in self.fused[stage])
         self._running = stage
-        return ExitTask(self._current, stage, maps, self._buffers[stage].complete)
+        return ExitTask(self._current, stage, maps, self._buffers[stage].arrived)
 
     def conclude(self, task: ExitTask, logits: npt.ArrayLike) -> tuple[Prediction, Answer | None]:
         """Say what an exit found.
@@ -252,7 +257,7 @@ class CloudSession:
         if over:
             return prediction, None
         self._running = None
-        if not (is_last or decider.is_sure(task.stage, prediction, complete=task.complete)):
+        if not (is_last or decider.is_sure(task.stage, prediction, arrived=task.arrived)):
             self._unsure = (task, prediction)
             return prediction, None
         self._remember(task.inference_id)

@@ -258,7 +258,7 @@ class CloudNode(ManagedNode):
                 group_confidence=prediction.group_confidence,
                 class_confidence=prediction.class_confidence,
                 certainty=prediction.certainty,
-                threshold=decider.threshold(task.stage, complete=task.complete),
+                threshold=decider.threshold(task.stage, arrived=task.arrived),
                 answered=answered,
                 duration=self._record.exit_s[-1],
             )

@@ -109,10 +109,11 @@ def test_an_exit_without_a_bound_on_its_threshold_survives_the_manifest(director
 
 
 def test_two_thresholds_an_exit_and_patience_survive_the_manifest(directory, small_bundle):
-    decider = replace(small_bundle.decider, begun={1: 0.7, 2: math.inf}, patient=True)
+    decider = replace(small_bundle.decider, begun={0: (0.9, 0.8), 1: (0.7,), 2: (math.inf,)}, patient=True)
     again = replace(small_bundle, path=directory, decider=decider).save({}).decider
-    assert (again.begun, again.patient) == ({1: 0.7, 2: math.inf}, True)
+    assert (again.begun, again.patient) == ({0: (0.9, 0.8), 1: (0.7,), 2: (math.inf,)}, True)
     content = json.loads((directory / MANIFEST).read_text())
+    assert content["decision"]["thresholds_begun"] == {"0": [0.9, 0.8], "1": 0.7, "2": math.inf}
     content["decision"]["patient"] = "yes"
     (directory / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(FleetError, match="patient must be true or false"):

@@ -131,12 +131,24 @@ def test_an_exit_answers_from_its_own_threshold_on_and_never_without_one():
 
 
 def test_an_exit_whose_stage_has_only_begun_has_a_threshold_of_its_own_or_the_usual_one():
-    deciding = decider(thresholds={3: 0.4, 4: 0.4, 6: 0.4}, begun={3: 0.5, 5: 0.4, 6: math.inf})
+    deciding = decider(thresholds={3: 0.4, 4: 0.4, 6: 0.4}, begun={3: (0.5,), 5: (0.4,), 6: (math.inf,)})
     scores = log(0.3, 0.25, 0.2, 0.15, 0.1)  # 0.45 sure
     for stage, complete, incomplete in ((3, True, False), (4, True, True), (5, False, True), (6, True, False)):
         prediction = deciding.predict(stage, scores)
         assert deciding.is_sure(stage, prediction) == complete
-        assert deciding.is_sure(stage, prediction, complete=False) == incomplete
+        assert deciding.is_sure(stage, prediction, arrived=0.99) == incomplete
+
+
+def test_thresholds_of_equal_parts_of_a_stage_hold_from_where_their_part_begins():
+    deciding = decider(thresholds={0: 0.1}, begun={0: (0.9, 0.8, 0.7, 0.6)})
+    shares = (0.0, 0.24, 0.25, 0.49, 0.5, 0.75, 0.99, 1.0)
+    assert [deciding.threshold(0, arrived=share) for share in shares] == [0.9, 0.9, 0.8, 0.8, 0.7, 0.6, 0.6, 0.1]
+
+
+@pytest.mark.parametrize("levels", [(), (0.5, math.nan)])
+def test_a_list_of_thresholds_with_nothing_or_no_number_in_it_is_refused(levels):
+    with pytest.raises(FleetError, match="exit 2"):
+        decider(begun={2: levels})
 
 
 @given(deciders, exits, logits)

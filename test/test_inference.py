@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fleet.bundle import LocalExit
 from fleet.errors import FleetError
-from fleet.inference import Device, answer_due_s, shows_again, thrifty_burst
+from fleet.inference import SOON_S, Device, answer_due_s, shows_again, thrifty_burst
 from fleet.link.parameters import LinkParameters
 from fleet.link.scheduler import Scheduler
 from fleet.packet import LOCAL_ANSWER_STAGE, ExitNotice, Header, LocalAnswer, next_id
@@ -697,7 +697,7 @@ def test_a_thrifty_device_sends_more_only_where_what_it_sent_does_not_suffice(ma
     device, around = make_picture(thrifty=True, hub=lambda task: SURE)
     infer(device, around)
     ((_, _, burst, _),) = around.offers
-    assert len(burst) == thrifty_burst(40)[1]
+    assert len(burst) == thrifty_burst(40)
     assert len(around.sent) == len(burst)
     device, around = make_picture(thrifty=True)
     outcome = infer(device, around)
@@ -706,7 +706,7 @@ def test_a_thrifty_device_sends_more_only_where_what_it_sent_does_not_suffice(ma
     assert tuple(packet for _, _, burst, _ in around.offers for packet in burst) == plain.offers[0][2]
     assert len(around.offers) > 2
     times = [time for *_, time in around.offers]
-    due = answer_due_s(thrifty_burst(40)[1], around.link)
+    due = answer_due_s(thrifty_burst(40), around.link, SOON_S)
     assert np.diff(times) == pytest.approx([due] * (len(times) - 1))
     assert outcome.busy == pytest.approx(0.005)
     assert outcome.stage == 0
@@ -716,8 +716,7 @@ def test_a_picture_s_packets_are_cut_to_the_link(make_picture):
     device, around = make_picture()
     infer(device, around)
     assert all(len(packet) <= 40 for _, packet in around.sent)
-    assert thrifty_burst(244) == (244, 1)
-    assert thrifty_burst(20) == (20, 12)
+    assert [thrifty_burst(payload) for payload in (20, 90, 181, 244)] == [9, 2, 1, 1]
 
 
 def test_what_is_left_of_a_picture_is_cut_anew_when_the_payload_changes(make_picture):

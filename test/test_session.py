@@ -169,13 +169,28 @@ def test_a_patient_bundle_s_last_stage_leaves_the_answer_to_the_device(session, 
 
 
 def test_a_stage_that_has_only_begun_may_need_more_confidence_than_a_complete_one(session, packets):
-    decider = replace(session.bundle.decider, thresholds={7: 0.0}, begun={7: 2.0})
+    decider = replace(session.bundle.decider, thresholds={7: 0.0}, begun={7: (2.0,)})
     session.bundle = replace(session.bundle, decider=decider)
     *most, last = packets(7, 7)
     take_all(session, most)
     assert session.conclude(session.next_task(), UNSURE)[1] is None
     session.take(last)
     assert session.conclude(session.next_task(), UNSURE)[1] is not None
+
+
+def test_the_more_of_a_stage_has_arrived_the_less_confidence_it_may_need(session, packets):
+    decider = replace(session.bundle.decider, thresholds={7: 2.0}, begun={7: (2.0, 0.0)})
+    session.bundle = replace(session.bundle, decider=decider)
+    answered = []
+    for packet in packets(7, 7):
+        session.take(packet)
+        task = session.next_task()
+        answered.append((task.arrived >= 0.5, session.conclude(task, UNSURE)[1] is not None))
+        if answered[-1][1]:
+            break
+    assert answered[0] == (False, False)
+    assert all(half == answer for half, answer in answered)
+    assert answered[-1][1]
 
 
 def test_a_complete_stage_that_is_not_the_last_needs_confidence(session, packets):

@@ -69,7 +69,8 @@ def calibrate(
     else:
         whole, begun = method.two_thresholds(found, max_loss=max_loss / 100)
         decider = replace(decider, thresholds=whole, begun=begun)
-    how_many = "one threshold" if single else f"{'two thresholds' if decider.begun else 'a threshold'} an exit"
+    most = 1 + max(map(len, decider.begun.values()), default=0)
+    how_many = "one threshold" if single else f"{most} thresholds an exit" if most > 1 else "a threshold an exit"
     note = (
         f"`fleet calibrate` on {len(recorded)} labelled pictures, {precision} stages, {trigger} of the {unit}, "
         f"{how_many}, at most {max_loss:g} points lost."
@@ -177,7 +178,9 @@ def _result(bundle: Bundle, found: method.Judged, conditions: dict[str, Any]) ->
         "whole_network": {"accuracy_groups": round(float(found.whole.mean()), 4)},
         "temperatures": {str(n): round(t, 4) for n, t in decider.temperatures.items()},
         "thresholds": {str(n): t for n, t in decider.thresholds.items()},
-        "thresholds_begun": {str(n): None if t == float("inf") else t for n, t in decider.begun.items()},
+        "thresholds_begun": {
+            str(n): [None if t == float("inf") else t for t in levels] for n, levels in decider.begun.items()
+        },
         "chosen": row(method.outcome(found, decider.thresholds, decider.begun)),
         "sweep": [{"threshold": level, **row(outcome)} for level, outcome in method.sweep(found).items()],
     }

@@ -29,7 +29,7 @@ from fleet.evaluation.trace import (
     SPLITS,
     Split,
 )
-from fleet.inference import pays_to_rest, thrifty_burst
+from fleet.inference import pays_to_rest
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.platforms import PlatformProfile
@@ -260,10 +260,9 @@ class Contest:
         """FLEET on one link, replayed."""
         rule: Rule = "confidence" if variant.rule == "agreement" else variant.rule
         if variant.picture:
-            recorded = self.judge.recorded_picture(split, link.payload, thrifty=False)
             # A device that does not rest is not thrifty: its own answer would come before the rest of the picture.
-            if variant.thrifty and self.rests(link):
-                recorded = self.judge.recorded_picture(split, thrifty_burst(link.payload)[0], thrifty=True)
+            thrifty = variant.thrifty and self.rests(link)
+            recorded = self.judge.recorded_picture(split, link.payload, thrifty=thrifty)
         else:
             recorded = self.judge.recorded(split, link.payload, rule)
         rows = tuple(recorded.local_stages.index(n) for n in heads)

@@ -16,6 +16,7 @@ from fleet import strict_yaml
 from fleet.errors import FleetError
 from fleet.evaluation.certainty import Rule, Unit
 from fleet.evaluation.schemes.ours import Manner
+from fleet.inference import THRIFTY_BYTES
 from fleet.link.parameters import CI_MAX_MS, CI_MIN_MS, CI_STEP_MS, LinkParameters
 
 KEYS = {
@@ -41,6 +42,7 @@ class Variant:
         hold: the same.
         picture: the same.
         thrifty: the same.
+        thirds: the same.
         undecided: which of patient and hold are chosen on the calibration split, link by link, like the thresholds.
         step: of design.md section 12 that it is about, if it is.
         note: for a table's footnote.
@@ -55,6 +57,7 @@ class Variant:
     hold: bool = False
     picture: bool = False
     thrifty: bool = False
+    thirds: bool = False
     undecided: tuple[str, ...] = ()
     step: str = ""
     note: str = ""
@@ -67,7 +70,7 @@ class Variant:
         )
         agrees = self.rule == "agreement"
         return tuple(
-            Manner(agrees, patient, self.parts, self.fill, hold, self.picture, self.thrifty)
+            Manner(agrees, patient, self.parts, self.fill, hold, self.picture, self.thrifty, self.thirds)
             for patient in patience
             for hold in holds
         )
@@ -106,12 +109,25 @@ VARIANTS: Mapping[str, Variant] = {
         step="5, 7",
         note=f"{_BEST}, and fleet-race",
     ),
-    "fleet-picture": Variant(picture=True, undecided=("hold",), step="4", note=_PICTURE),
+    "fleet-picture": Variant(picture=True, thirds=True, undecided=("hold",), step="4", note=_PICTURE),
+    "fleet-picture-one": Variant(
+        picture=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; one threshold while it arrives, not three"
+    ),
     "fleet-picture-race": Variant(
-        picture=True, race=True, undecided=("hold",), step="4, 7", note=f"{_PICTURE}; with a race it never rests"
+        picture=True,
+        race=True,
+        thirds=True,
+        undecided=("hold",),
+        step="4, 7",
+        note=f"{_PICTURE}; with a race it never rests",
     ),
     "fleet-picture-thrifty": Variant(
-        picture=True, thrifty=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; it goes in parts of 244 bytes"
+        picture=True,
+        thrifty=True,
+        thirds=True,
+        undecided=("hold",),
+        step="4, 5",
+        note=f"{_PICTURE}; it goes in parts of {THRIFTY_BYTES} bytes, or a packet where that is more",
     ),
 }
 PLAIN = "fleet"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.errors import FleetError
-from fleet.exits import Classes, Decider, softmax
+from fleet.exits import BEGUN_PARTS, Classes, Decider, part_of, softmax
 from fleet.packet import LOCAL_ANSWER_STAGE
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ MAX_LOSS = 0.01
 MIN_PICTURES = 20
 """A handful of images says nothing about a threshold."""
 ENOUGH_FOR_TWO = 250
-"""Of fewer pictures of either kind one threshold for both is the better guess."""
+"""Of fewer pictures of either kind one threshold for both is the better guess; so for each part of a stage."""
 SWEPT = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 """Thresholds that are tried for all exits at once: 0.1 to 0.9."""
 
@@ -35,19 +35,25 @@ class Judged:
         certainty: what each compares with its threshold, shape (exits, N).
         right: whether its group is the true one, shape (exits, N).
         whole: whether the whole network's group is the true one, shape (N,).
-        begun: of which images the stages had only begun to arrive, shape (N,).
+        arrived: how much of each exit's own stage had arrived, shape (exits, N).
     """
 
     stages: tuple[int, ...]
     certainty: FloatArray
     right: BoolArray
     whole: BoolArray
-    begun: BoolArray
+    arrived: FloatArray
 
-    def of(self, images: BoolArray) -> Judged:
-        """Some of the images."""
+    def part(self, stage: int, images: BoolArray) -> Judged:
+        """One exit alone, on some of the images."""
+        row = self.stages.index(stage)
+        here = row, images
         return Judged(
-            self.stages, self.certainty[:, images], self.right[:, images], self.whole[images], self.begun[images]
+            (stage,),
+            self.certainty[here][None],
+            self.right[here][None],
+            self.whole[images],
+            self.arrived[here][None],
         )
 
 
@@ -136,7 +142,7 @@ def judged(decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArr
         decider: its thresholds do not matter.
         logits: by exit, the whole network's under ``LOCAL_ANSWER_STAGE``, shapes (N, classes).
         truths: index of the true group, shape (N,).
-        partial: every second image's stages had only begun to arrive (:func:`begun_shares`).
+        partial: every second image's stages had only begun to arrive (:func:`begun_shares`, with the exit as seed).
     """
     scaled = {
         n: softmax(np.asarray(scores, dtype=np.float64) / decider.temperatures.get(n, 1.0))
@@ -149,29 +155,43 @@ def judged(decider: Decider, logits: Mapping[int, npt.ArrayLike], truths: IntArr
         np.stack([decider.certainty(scaled[n]) for n in stages]),
         np.stack([right[n] for n in stages]),
         right[LOCAL_ANSWER_STAGE],
-        (np.arange(len(truths)) % 2 == 1) & partial,
+        np.stack([begun_shares(len(truths), newest=True, seed=n) if partial else np.ones(len(truths)) for n in stages]),
     )
 
 
-def two_thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> tuple[dict[int, float], dict[int, float]]:
+def two_thresholds(
+    found: Judged, *, max_loss: float = MAX_LOSS
+) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
     """Thresholds of every exit for a complete stage, and for one that has only begun to arrive.
 
     An exit that has seen half of its stage is as sure as it was trained to be, but its successors know better: what
-    is worth waiting for differs.
+    is worth waiting for differs, and the more so the less has arrived.
 
     Args:
         found: of :func:`judged`, with ``partial``.
         max_loss: as :func:`thresholds` takes it.
 
     Returns:
-        Both by exit; the second is empty where there are too few pictures to tell the two apart.
+        Both by exit, the second with as many numbers as there are pictures for (:attr:`fleet.exits.Decider.begun`), and
+        empty where there are too few to tell the two apart.
     """
-    if min(found.begun.sum(), (~found.begun).sum()) < ENOUGH_FOR_TWO:
-        return thresholds(found, max_loss=max_loss), {}
-    whole = thresholds(found.of(~found.begun), max_loss=max_loss)
-    begun = thresholds(found.of(found.begun), max_loss=max_loss)
-    # An exit that may answer late but never early must say so: what is missing is taken from the other.
-    return whole, {n: begun.get(n, float("inf")) for n in whole.keys() | begun.keys()}
+    whole: dict[int, float] = {}
+    begun: dict[int, tuple[float, ...]] = {}
+    for n, arrived in zip(found.stages, found.arrived, strict=True):
+        there = arrived >= 1.0
+        if min(there.sum(), (~there).sum()) < ENOUGH_FOR_TWO:
+            whole |= thresholds(found.part(n, np.ones_like(there)), max_loss=max_loss)
+            continue
+        whole |= thresholds(found.part(n, there), max_loss=max_loss)
+        parts = part_of(arrived, BEGUN_PARTS)
+        kinds = [~there & (parts == k) for k in range(BEGUN_PARTS)]
+        if min(map(np.sum, kinds)) < ENOUGH_FOR_TWO:
+            kinds = [~there]
+        levels = tuple(thresholds(found.part(n, kind), max_loss=max_loss).get(n, float("inf")) for kind in kinds)
+        # An exit that may answer late but never early must say so: what is missing is taken from the other.
+        if n in whole or min(levels) < float("inf"):
+            begun[n] = levels
+    return whole, begun
 
 
 def thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> dict[int, float]:
@@ -195,7 +215,9 @@ def thresholds(found: Judged, *, max_loss: float = MAX_LOSS) -> dict[int, float]
     return chosen
 
 
-def outcome(found: Judged, chosen: Mapping[int, float], begun: Mapping[int, float] | None = None) -> Outcome:
+def outcome(
+    found: Judged, chosen: Mapping[int, float], begun: Mapping[int, tuple[float, ...]] | None = None
+) -> Outcome:
     """Replay thresholds: each image is answered by its first exit that is sure, or else by the whole network.
 
     Args:
@@ -206,9 +228,12 @@ def outcome(found: Judged, chosen: Mapping[int, float], begun: Mapping[int, floa
     waiting = np.ones(len(found.whole), dtype=np.bool_)
     right = found.whole.copy()
     answered = {}
-    for stage, certainty, of_exit in zip(found.stages, found.certainty, found.right, strict=True):
+    for stage, certainty, of_exit, arrived in zip(
+        found.stages, found.certainty, found.right, found.arrived, strict=True
+    ):
         level = chosen.get(stage, np.inf)
-        levels = np.where(found.begun, (begun or {}).get(stage, level), level)
+        early = np.asarray((begun or {}).get(stage, (level,)))
+        levels = np.where(arrived < 1.0, early[part_of(arrived, len(early))], level)
         here = waiting & (certainty >= levels)
         right[here] = of_exit[here]
         answered[stage] = float(here.mean())

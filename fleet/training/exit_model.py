@@ -167,14 +167,14 @@ class ExitModel:
         self.cloud.eval()
         self.encoders.eval()
         found = []
+        shares = {m: begun_shares(len(images), newest=m == n, seed=m) for m in self.cloud.fused[n]}
         for start in range(0, len(images), batch):
             part = torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device)
             maps, _ = self.frozen_maps(normalise(part), whole=False)
             received = [self._whole(m, maps[m]) for m in self.cloud.fused[n]]
             if partial:
                 for k, m in enumerate(self.cloud.fused[n]):
-                    shares = begun_shares(len(part), newest=m == n, seed=start + m)
-                    have = first_part(self.layouts[m], shares).to(self.device)
+                    have = first_part(self.layouts[m], shares[m][start : start + batch]).to(self.device)
                     received[k][1::2] = self.receive(m, maps[m], have)[0][1::2]
             found.append(self.cloud(n, received).cpu().numpy())
         return np.concatenate(found)

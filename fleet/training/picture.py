@@ -301,15 +301,16 @@ class PictureTraining:
             images: with N of them.
             partial: of every second image, the picture has only begun to arrive
                 (:func:`fleet.training.calibrate.begun_shares`); else everything has.
-            batch: images at a time; even.
+            batch: images at a time.
         """
         self.exit.eval()
         self.encoder.eval()
         found = []
+        shares = begun_shares(len(images), newest=True, seed=PICTURE) if partial else np.ones(len(images))
         for start in range(0, len(images), batch):
             part = normalise(torch.from_numpy(np.array(images.images[start : start + batch])).to(self.device))
-            shares = begun_shares(len(part), newest=True, seed=start) if partial else np.ones(len(part))
-            view, _ = self._receive(part, first_part(self.layout, shares).to(self.device))
+            have = first_part(self.layout, shares[start : start + batch]).to(self.device)
+            view, _ = self._receive(part, have)
             found.append(self.trunk.from_stage(self.exit.joins, self.exit([view])).cpu().numpy())
         return np.concatenate(found)
 

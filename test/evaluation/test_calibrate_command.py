@@ -172,8 +172,9 @@ def test_begun_stages_get_a_threshold_of_their_own_where_there_are_pictures_enou
 
     whole, begun = method.two_thresholds(judged(200), max_loss=0.0)
     assert whole[1] == pytest.approx(0.6, abs=1e-3)
-    assert begun[1] == pytest.approx(0.9, abs=1e-3)
+    assert begun[1] == (pytest.approx(0.9, abs=1e-3),)
     assert method.outcome(judged(200), whole, begun).accuracy == 1.0
+    assert method.two_thresholds(judged(800), max_loss=0.0)[1][1] == (begun[1][0],) * 3
     assert method.two_thresholds(judged(20), max_loss=0.0) == (method.thresholds(judged(20), max_loss=0.0), {})
 
 
@@ -205,3 +206,20 @@ def test_pictures_that_name_only_groups_are_enough_for_temperatures():
     best = fitted.temperatures[1]
     assert best > 2
     assert loss(best) <= min(loss(best * 1.05), loss(best / 1.05))
+
+
+def test_the_parts_of_a_stage_get_thresholds_of_their_own_where_there_are_pictures_enough():
+    # While less than a third has arrived, exit 1 is right where it is 0.9 sure; later also where it is 0.6 sure.
+    arrived = method.begun_shares(4000, newest=True, seed=1)
+    random = np.random.default_rng(0)
+    certain = random.random(4000) < 0.5
+    right = certain | (arrived > 1 / 3)
+    logits = [
+        sure("vehicle" if good else "none", 0.9 if high else 0.6) for good, high in zip(right, certain, strict=True)
+    ]
+    whole = np.asarray([sure("vehicle", 0.9)] * 4000)
+    found = method.judged(
+        Decider(CLASSES, {}, {}), {1: np.asarray(logits), LOCAL_ANSWER_STAGE: whole}, np.zeros(4000, int), partial=True
+    )
+    _, begun = method.two_thresholds(found, max_loss=0.0)
+    assert begun[1] == (pytest.approx(0.9, abs=1e-3), pytest.approx(0.6, abs=1e-3), pytest.approx(0.6, abs=1e-3))

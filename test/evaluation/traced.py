@@ -221,7 +221,7 @@ def with_thresholds(bundle, thresholds, *, parts=False, patient=False):
     """The same bundle with one threshold an exit, or two, and one a local exit."""
     last = bundle.exit_stages
     whole = dict(enumerate(thresholds[:last], start=1))
-    begun = dict(enumerate(thresholds[last : 2 * last], start=1)) if parts else {}
+    begun = {n: (t,) for n, t in enumerate(thresholds[last : 2 * last], start=1)} if parts else {}
     local = thresholds[2 * last if parts else last :]
     heads = {
         n: replace(head, threshold=level)

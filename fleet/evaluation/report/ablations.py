@@ -35,6 +35,7 @@ _MANNERS = {
 SCHEME_STEP = {
     "fleet-no-tail-drop": 3,
     "fleet-picture": 4,
+    "fleet-picture-one": 4,
     "fleet-picture-race": 4,
     "fleet-picture-thrifty": 4,
     "fleet-no-stop-rule": 5,

@@ -17,7 +17,8 @@ from fleet.evaluation.outcomes import Outcomes, fleet_outcomes
 from fleet.evaluation.replay import Packets, Timeline, replay
 from fleet.evaluation.stopping import Runs
 from fleet.evaluation.trace import Payload, picture_states
-from fleet.inference import answer_due_s, thrifty_burst
+from fleet.exits import BEGUN_PARTS, part_of
+from fleet.inference import HUB_S, SOON_S, answer_due_s, thrifty_burst
 from fleet.packet import PICTURE
 from fleet.platforms import PlatformProfile
 
@@ -59,7 +60,7 @@ def split_picture(
         thrifty: whether the device is.
     """
     most = len(sizes)
-    burst = min(thrifty_burst(payload)[1], most) if thrifty else most
+    burst = min(thrifty_burst(payload), most) if thrifty else most
     whole = ((0, -most % burst), (0, 0))
     split = (np.pad(a, whole).reshape(-1, burst, a.shape[1]) for a in (sizes, ends))
     return Packets.of(*split), picture_states(payload, most, burst)
@@ -127,6 +128,8 @@ class Manner:
         picture: the picture itself travels, and nothing else, for the hub answers on it whatever its confidence once
             it is complete; without local exits the device rests meanwhile, see :meth:`fleet.inference.Device.infer`.
         thrifty: the picture goes in parts, each once the answer to those before is overdue.
+        thirds: while the picture arrives, its exit has not one threshold but several, one for each of
+            :data:`fleet.exits.BEGUN_PARTS` equal parts of it.
     """
 
     agreement: bool = False
@@ -136,6 +139,7 @@ class Manner:
     hold: bool = False
     picture: bool = False
     thrifty: bool = False
+    thirds: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,13 +202,19 @@ class Race:
         assert pace.picture is not None
         counts, sets = recorded.packets.counts, recorded.states.sets
         total = counts[0] if sets else counts.sum(axis=0)
-        due = np.asarray([0.0] + [answer_due_s(n, air.link) for n in range(1, int(counts.max()) + 1)])
+        due, soon = (
+            np.asarray([0.0] + [answer_due_s(n, air.link, s) for n in range(1, int(counts.max()) + 1)])
+            for s in (HUB_S, SOON_S)
+        )
         burst = int(counts[0].max())
         # When is the time of the image with the most packets, for all: only the last burst has fewer.
-        offered = [pace.picture + k * float(due[int(total.max()) if sets else burst]) for k in range(len(counts))]
-        rest = due[counts].sum(axis=0)
-        if sets and len(counts) > 1:
-            rest = float(due[int(total.max())]) + due[counts[1]]
+        apart = float(due[int(total.max())] if sets else soon[burst])
+        offered = [pace.picture + k * apart for k in range(len(counts))]
+        if sets:
+            rest = due[int(total.max())] + due[counts[1]] if len(counts) > 1 else due[counts[0]]
+        else:
+            follows = np.append(counts[1:], np.zeros_like(counts[:1]), axis=0) > 0
+            rest = np.where(follows, soon[counts], due[counts]).sum(axis=0)
         arrived = [s.own | s.before if sets else s.own + burst * (s.stage - 1) for s in recorded.states.states]
         seen, whole = np.asarray(arrived), (1 << total) - 1 if sets else total
         if sets and not recorded.alone:
@@ -234,7 +244,7 @@ class Race:
     @property
     def _hub_exits(self) -> int:
         if self.pace.picture is not None:
-            return 1  # on the whole picture there is always an answer
+            return BEGUN_PARTS if self.manner.thirds else 1  # on the whole picture there is always an answer
         return len(self.pace.offered) * (2 if self.manner.parts else 1)
 
     @property
@@ -242,7 +252,8 @@ class Race:
         """Who answers, threshold by threshold, and the whole network on the device last."""
         stages = [str(n) for n in range(1, len(self.pace.offered) + 1)]
         if self.pace.picture is not None:
-            stages = ["0 begun"]
+            many = self._hub_exits
+            stages = ["0 begun"] if many == 1 else [f"0 begun, part {k} of {many}" for k in range(1, many + 1)]
         parts = [f"{n} begun" for n in stages] if self.manner.parts else []
         return (*stages, *parts, *(f"local {self.recorded.local_stages[k]}" for k in self.local), DEVICE)
 
@@ -263,7 +274,7 @@ class Race:
         there = state >= 0
         exit_ = stages[state] - 1
         if self.pace.picture is not None:
-            exit_ = np.zeros_like(exit_)
+            exit_ = part_of(self._shown[state, lanes], self._hub_exits)
         elif self.manner.parts:
             owns = np.asarray([s.own for s in self.recorded.states.states])
             counts = self.recorded.packets.counts
@@ -276,6 +287,23 @@ class Race:
             judged.right[state, lanes] & there,
             np.where(there, notice_at, np.inf),
         )
+
+    @property
+    def _shown(self) -> FloatVector:
+        """The share of the picture that a hub can decode in each state, shape (states, N)."""
+        packets, states = self.recorded.packets, self.recorded.states
+        ends = packets.ends[0] if states.sets else packets.ends.reshape(-1, packets.ends.shape[2])
+        whole = ends.max(axis=0)
+        if not states.sets:
+            places = [(s.stage - 1) * packets.ends.shape[1] + s.own - 1 for s in states.states]
+            return np.asarray(ends[places] / whole, float)
+        held = np.diff(np.maximum.accumulate(ends, axis=0), axis=0, prepend=0)
+        seen = np.asarray([s.own | s.before for s in states.states])
+        if not self.recorded.alone:
+            seen = (seen ^ (seen + 1)) >> 1  # up to the first that is missing
+        there = seen[:, None] >> np.arange(len(ends)) & 1
+        out: FloatVector = (there @ held) / whole
+        return out
 
     @cached_property
     def _table(self) -> tuple[npt.NDArray[np.intp], FloatVector, npt.NDArray[np.bool_], FloatVector]:
