@@ -3,8 +3,8 @@
 
 python benchmarks/thrifty.py TRACE               print the table, write benchmarks/thrifty.json
 
-Everything here is of the calibration split: it is where FLEET's constants come from. For packets of other lengths than
-244 and 20 bytes the trace needs those: `fleet trace ... --payload 122 --picture-only --only calibration`.
+Everything here is of the calibration split: it is where FLEET's constants come from. A packet is the least that can be
+sent, so on links with packets of 244 bytes there is nothing to choose.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from fleet.evaluation.contest import Contest  # noqa: E402
 from fleet.evaluation.judge import Judge  # noqa: E402
 from fleet.evaluation.plan import VARIANTS, parse_plan  # noqa: E402
 from fleet.evaluation.stopping import choose_each  # noqa: E402
-from fleet.evaluation.trace import Trace, picture_logits  # noqa: E402
+from fleet.evaluation.trace import Trace  # noqa: E402
 from fleet.link.parameters import LinkParameters  # noqa: E402
 from fleet.platforms import load_profile  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "thrifty.json"
-SIZES = (60, 80, 100, 122, 140, 160, 180, 200, 220, 244)
+SIZES = (60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 280, 320)
 NAME = "fleet-picture-thrifty"
 LINKS = (
     LinkParameters(ci_ms=10.0, packets=4, phy="1M", ack="next_event", as_published=True),
@@ -65,13 +65,13 @@ def measure(trace: Trace) -> dict[str, Any]:
     shipped = inference.THRIFTY_BYTES
     for link in LINKS:
         for size in SIZES:
-            inference.THRIFTY_BYTES = size
-            name = picture_logits(inference.thrifty_burst(link.payload)[0])
-            if f"calibration/{name}" not in trace.index.arrays:
+            if size < link.payload and size != shipped:
                 continue
+            inference.THRIFTY_BYTES = size
             contest = Contest(Judge(trace, "group"), plan, profile)
+            burst = link.payload * inference.thrifty_burst(link.payload)
             rows.append(
-                {"phy": link.phy, "payload": link.payload, "at_a_time": size, "shipped": size == shipped}
+                {"phy": link.phy, "payload": link.payload, "at_a_time": burst, "shipped": size == shipped}
                 | row_of(contest, link)
             )
     inference.THRIFTY_BYTES = shipped

@@ -35,7 +35,7 @@ class DeviceSettings:
     )
     thrifty: bool = setting(
         False,
-        "the picture goes in parts of 244 bytes, each if those before do not suffice; for models with a stage 0",
+        "the picture goes bit by bit, 180 bytes or a packet at a time, as far as it must; for models with a stage 0",
         read_only=True,
     )
     platform: str = setting("native", "platform profile to pace the stages to: a name or a YAML file", read_only=True)

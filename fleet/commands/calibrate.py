@@ -47,7 +47,8 @@ def calibrate(
 
     Each exit gets a threshold of its own: it may answer where the whole network would hardly do better. With
     --single all exits share the lowest threshold with which the answers together lose no more than --max-loss.
-    Exits are judged on complete maps. Both ends of the link need the rewritten bundle: its identity changes.
+    Where there are pictures enough, an exit gets others while its stage arrives, higher ones where little of it has.
+    Both ends of the link need the rewritten bundle: its identity changes.
     """
     from fleet.bundle import Bundle as Loader  # noqa: PLC0415 - with torch, seconds that --help should not take
 

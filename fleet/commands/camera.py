@@ -68,7 +68,7 @@ def camera(
     ] = False,
     thrifty: Annotated[
         bool,
-        typer.Option("--thrifty", help="The picture in parts of 244 bytes, each if those before do not suffice."),
+        typer.Option("--thrifty", help="The picture bit by bit, 180 bytes or a packet at a time, as far as it must."),
     ] = False,
     precision: Annotated[str, typer.Option(help="Which stages run: float or int8.")] = "float",
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of one stage.")] = 1,
