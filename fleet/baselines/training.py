@@ -24,6 +24,7 @@ from fleet.training.augment import augment
 from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import Phase, TrainingConfig
 from fleet.training.data import ImageSet
+from fleet.training.saving import Saving
 from fleet.training.schedule import epoch_batches, list_epochs, one_cycle, step_seed
 from fleet.training.scores import class_and_group_loss, group_matrix, smoothed_targets
 
@@ -169,22 +170,21 @@ class Run:
             The model with its averaged weights.
         """
         seed, begun_with = self.task.config.seed, self.step
-        saved = time.monotonic()
-        for epoch in self.epochs:
-            for step, chosen in epoch_batches(epoch, len(self.task.train), self.budget.batch, seed):
-                if step < self.step:
-                    continue
-                begun = time.monotonic()
-                value = self._train_step(step, chosen)
-                self.loss = value if step == 0 else self.loss + 0.02 * (value - self.loss)
-                self.step = step + 1
-                self.seconds += time.monotonic() - begun
-                listen(Moment(self.recipe.name, self.step, self.steps, self.loss))
-                if time.monotonic() - saved > save_every_s:
-                    self._save()
-                    saved = time.monotonic()
-        if self.step > begun_with:
-            self._save()
+        with Saving(self._save, save_every_s) as saving:
+            for epoch in self.epochs:
+                for step, chosen in epoch_batches(epoch, len(self.task.train), self.budget.batch, seed):
+                    if step < self.step:
+                        continue
+                    with saving.step():
+                        begun = time.monotonic()
+                        value = self._train_step(step, chosen)
+                        self.loss = value if step == 0 else self.loss + 0.02 * (value - self.loss)
+                        self.step = step + 1
+                        self.seconds += time.monotonic() - begun
+                    listen(Moment(self.recipe.name, self.step, self.steps, self.loss))
+                    saving.now_and_then()
+            if self.step > begun_with:
+                saving.now()
         return self.ema.model
 
     def _train_step(self, step: int, chosen: Tensor) -> float:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fleet.commands.steps_bar import steps_bar
 from fleet.errors import FleetError
 from fleet.resources import expanded, find_model
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should 
     from fleet.training.config import TrainingConfig
     from fleet.training.data import ImageSet
 
-_LINE_EVERY = 100  # steps between lines where there is no terminal for a bar
 _SAMPLES = 512  # training images that quantisers take their ranges from
 
 baselines = typer.Typer(
@@ -87,14 +86,10 @@ def _train(training: object, console: Console) -> None:
     from fleet.baselines.training import Run  # noqa: PLC0415
 
     assert isinstance(training, Run)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(training.recipe.name, total=training.steps, completed=training.step)
+    with steps_bar(console, training.recipe.name) as tell:
 
         def listen(now: Moment) -> None:
-            bar.update(task, completed=now.step, description=f"{now.name}: loss {now.loss:.3f}")
-            if not console.is_terminal and now.step % _LINE_EVERY == 0:
-                console.print(f"{now.name} step {now.step}/{now.steps} loss {now.loss:.3f}")
+            tell(now, f"loss {now.loss:.3f}")
 
         training.train(listen)
     console.print(f"{training.recipe.name}: {training.step} steps, loss {training.loss:.3f}")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fleet.commands.bag import write_json
+from fleet.commands.steps_bar import steps_bar
 from fleet.errors import FleetError
 from fleet.resources import expanded, find_model
 from fleet.runlog import check_writable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, which `fleet --help` should 
     from fleet.training.exits import ExitTraining
 
 BEGUN = "begun.json"
-_LINE_EVERY = 100  # steps between lines where there is no terminal for a bar
 
 
 def study(
@@ -104,17 +103,10 @@ def _train(
     """One training, from where it stands to its end."""
     from fleet.training.checkpoint import only_writer  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with (
-        only_writer(output / name),
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
-    ):
-        task = bar.add_task(name, total=None)
+    with only_writer(output / name), steps_bar(console, name) as tell:
 
         def listen(now: Any) -> None:
-            bar.update(task, completed=now.step, total=now.steps, description=f"{name}: loss {now.loss:.3f}")
-            if not console.is_terminal and now.step % _LINE_EVERY == 0:
-                console.print(f"{name} step {now.step}/{now.steps} loss {now.loss:.3f}")
+            tell(now, f"loss {now.loss:.3f}")
 
         if name == DEPTH:
             _depth_run(plan, bundle, sets, output).train(listen)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fleet.commands.steps_bar import steps_bar
 from fleet.errors import FleetError
 from fleet.resources import expanded, find_model
 
@@ -29,7 +29,6 @@ CHECKPOINT = "checkpoint.pt"
 EXITS = "exits.pt"
 PICTURE = "picture.pt"
 _MEASURED_SHARE = 0.65  # of the speed measured on an idle machine is what a run of hours gets
-_LINE_EVERY = 100  # steps between lines where there is no terminal for a bar
 
 
 def train(
@@ -161,15 +160,12 @@ def _train_base(training: BaseTraining, console: Console) -> None:
         + f", {training.steps} steps, {training.step} done"
     )
     shown = len(training.rows)
-    with _bar(console) as bar:
-        task = bar.add_task("training", total=training.steps, completed=training.step)
+    with steps_bar(console, "network") as tell:
 
         def listen(now: BaseProgress) -> None:
             nonlocal shown
-            text = f"epoch {now.epoch.number} at {now.epoch.phase.size}: loss {now.loss:.3f}, {now.images_per_s:.0f}/s"
-            bar.update(task, completed=now.step, description=text)
-            if not console.is_terminal and now.step % _LINE_EVERY == 0:
-                console.print(f"step {now.step}/{now.steps} {text}")
+            where = f"epoch {now.epoch.number} at {now.epoch.phase.size}"
+            tell(now, f"{where}: loss {now.loss:.3f}, {now.images_per_s:.0f}/s")
             if len(training.rows) > shown:
                 shown = len(training.rows)
                 console.print(_in_words(training.rows[-1]))
@@ -252,22 +248,13 @@ def _train_picture(
 
 
 def _run_exits(training: ExitTraining | PictureTraining, console: Console) -> None:
-    with _bar(console) as bar:
-        task = bar.add_task("exits", total=training.plan.steps, completed=training.step)
+    with steps_bar(console, "exits") as tell:
 
         def listen(now: StepProgress) -> None:
-            text = f"exits: loss {now.loss:.3f}, {now.images_per_s:.0f}/s"
-            bar.update(task, completed=now.step, description=text)
-            if not console.is_terminal and now.step % _LINE_EVERY == 0:
-                console.print(f"step {now.step}/{now.steps} {text}")
+            tell(now, f"loss {now.loss:.3f}, {now.images_per_s:.0f}/s")
 
         training.run(listen)
     console.print("exits: " + _in_words(training.rows[-1]))
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _in_words(row: dict[str, float]) -> str:

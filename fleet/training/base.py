@@ -23,6 +23,7 @@ from fleet.training.checkpoint import Ema, load_checkpoint, save_checkpoint
 from fleet.training.config import OptimiserConfig, Phase, TrainingConfig, parse_config
 from fleet.training.data import ImageSet
 from fleet.training.figure import draw_run
+from fleet.training.saving import Saving
 from fleet.training.schedule import Epoch, epoch_batches, list_epochs, one_cycle, step_seed
 from fleet.training.scores import accuracies, class_and_group_loss, group_matrix, smoothed_targets
 
@@ -181,31 +182,33 @@ class BaseTraining:
             listen: called after every step; what it raises ends the run.
             save_every_s: seconds between checkpoints; each epoch also ends with one.
         """
-        saved = time.monotonic()
-        for epoch in self.epochs:
-            if len(self.rows) >= epoch.number:
+        with Saving(self.save, save_every_s) as saving:
+            for epoch in self.epochs:
+                if len(self.rows) < epoch.number:
+                    self._run_epoch(epoch, listen, saving)
+                    saving.now()
+                    self.write_log()
+        return self.rows[-1]
+
+    def _run_epoch(self, epoch: Epoch, listen: Listener, saving: Saving) -> None:
+        start, before, rate = time.monotonic(), self.epoch_images, 0.0
+        batch = self.config.optimiser.batch
+        for step, chosen in epoch_batches(epoch, len(self.train), batch, self.config.seed):
+            if step < self.step:
                 continue
-            start, before, rate = time.monotonic(), self.epoch_images, 0.0
-            batch = self.config.optimiser.batch
-            for step, chosen in epoch_batches(epoch, len(self.train), batch, self.config.seed):
-                if step < self.step:
-                    continue
+            with saving.step():
                 self.epoch_loss += self.train_step(epoch, step, chosen) * len(chosen)
                 self.epoch_images += len(chosen)
                 self.step = step + 1
-                rate = (self.epoch_images - before) / (time.monotonic() - start)
-                listen(Progress(epoch, self.step, self.steps, self.epoch_loss / self.epoch_images, rate))
-                if time.monotonic() - saved > save_every_s:
-                    self.save()
-                    saved = time.monotonic()
-            row: dict[str, float] = {"epoch": epoch.number, "step": self.step, "size": epoch.phase.size}
-            row |= {"rate": self.rate(self.step - 1), "loss": self.epoch_loss / self.epoch_images}
-            self.rows.append(row | {"images_per_s": rate} | self.evaluate(epoch) | {"time_s": time.time()})
+            rate = (self.epoch_images - before) / (time.monotonic() - start)
+            listen(Progress(epoch, self.step, self.steps, self.epoch_loss / self.epoch_images, rate))
+            saving.now_and_then()
+        row: dict[str, float] = {"epoch": epoch.number, "step": self.step, "size": epoch.phase.size}
+        row |= {"rate": self.rate(self.step - 1), "loss": self.epoch_loss / self.epoch_images}
+        found = self.evaluate(epoch)
+        with saving.step():
+            self.rows.append(row | {"images_per_s": rate} | found | {"time_s": time.time()})
             self.epoch_loss, self.epoch_images = 0.0, 0
-            self.save()
-            self.write_log()
-            saved = time.monotonic()
-        return self.rows[-1]
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fleet.training.saving import Saving
+
 ROW_EVERY = 50  # steps
 
 
@@ -74,18 +76,18 @@ def run_steps(
         save_every_s: seconds between checkpoints.
         row_every: steps between rows of the log.
     """
-    begun = saved = time.monotonic()
+    begun = time.monotonic()
     first, plan = training.step, training.plan
-    while training.step < plan.steps:
-        value = training.train_step()
-        training.loss = value if training.step == 1 else training.loss + 0.02 * (value - training.loss)
-        if training.step % row_every == 0:
-            training.rows.append({"step": float(training.step), "loss": training.loss, **training.running()})
-        rate = (training.step - first) * plan.batch / (time.monotonic() - begun)
-        listen(StepProgress(training.step, plan.steps, training.loss, rate))
-        if time.monotonic() - saved > save_every_s:
-            training.save()
-            saved = time.monotonic()
+    with Saving(training.save, save_every_s) as saving:
+        while training.step < plan.steps:
+            with saving.step():
+                value = training.train_step()
+                training.loss = value if training.step == 1 else training.loss + 0.02 * (value - training.loss)
+                if training.step % row_every == 0:
+                    training.rows.append({"step": float(training.step), "loss": training.loss, **training.running()})
+            rate = (training.step - first) * plan.batch / (time.monotonic() - begun)
+            listen(StepProgress(training.step, plan.steps, training.loss, rate))
+            saving.now_and_then()
 
 
 def write_log(path: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How trainings show how far they are: a bar in a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 100
+"""Steps between lines where there is no terminal for a bar."""
+
+
+class Steps(Protocol):
+    """Where a training is."""
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+
+
+class Tell(Protocol):
+    """Shows where a training is."""
+
+    def __call__(self, now: Steps, text: str, /) -> None:
+        """After every step, with a few words."""
+
+
+@contextmanager
+def steps_bar(console: Console, name: str) -> Iterator[Tell]:
+    """A training's bar; what it yields is to be called after every step.
+
+    Args:
+        console: where it is shown.
+        name: of the training.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def tell(now: Steps, text: str) -> None:
+            bar.update(task, completed=now.step, total=now.steps, description=f"{name} {text}")
+            if not console.is_terminal and now.step % LINE_EVERY == 0:
+                console.print(f"{name} step {now.step}/{now.steps} {text}")
+
+        yield tell
