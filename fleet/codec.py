@@ -87,7 +87,7 @@ def encode_stage(
     end = layout.count if rung is None else layout.rung_end(rung)
     return [
         Header(
-            inference_id, layout.stage, coder.number, run.first, run.count, number=run.number, leads=run.leads
+            inference_id, layout.stage, coder.number, run.first, run.said_count, number=run.number, leads=run.leads
         ).pack()
         + body
         for run in runs_of(layout, values, coder, payload, begin, end, short=short and begin == 0)
@@ -114,6 +114,11 @@ class Run:
     leads: bool = False
 
     @property
+    def said_count(self) -> int:
+        """What the header says of the count."""
+        return 0 if self.number and self.count > MAX_CONTINUED_COUNT else self.count
+
+    @property
     def header_bytes(self) -> int:
         """Bytes of each packet's header."""
         return SHORT_HEADER_BYTES if self.number else HEADER_BYTES
@@ -137,9 +142,11 @@ def runs_of(
     first, number = begin, 0
     while first < end:
         continued = short and 0 < number <= MAX_NUMBER
-        last = min(end, first + MAX_CONTINUED_COUNT) if continued else end
         header = SHORT_HEADER_BYTES if continued else HEADER_BYTES
-        bodies, count = coder.encode(layout, values, first, last, payload - header)
+        bodies, count = coder.encode(layout, values, first, end, payload - header)
+        # A short header can say more than this only of all that is left.
+        if continued and count > MAX_CONTINUED_COUNT and first + count < layout.count:
+            bodies, count = coder.encode(layout, values, first, first + MAX_CONTINUED_COUNT, payload - header)
         yield Run(first, count, bodies, number if continued else 0, leads=short and number == 0)
         first, number = first + count, number + 1
 
@@ -229,8 +236,8 @@ class StageBuffer:
 
     def _add_numbered(self, coder: Coder, header: Header, body: bytes) -> bool:
         """Take a packet in that says which one it is: it begins where the one before it ends."""
-        if coder.decodes_alone(self.layout) or header.count == 0:
-            raise PacketError(f"packet {header.number} of stage {header.stage} needs another header, or a coefficient")
+        if coder.decodes_alone(self.layout):
+            raise PacketError(f"packet {header.number} of stage {header.stage} needs another header")
         if self._next is None or header.number > self._next[0]:
             _check_early(body)
             waiting = self._numbered.get(header.number)
@@ -239,8 +246,9 @@ class StageBuffer:
         number, first = self._next
         if header.number < number:
             return False
-        is_new = self._add(coder, replace(header, first=first, number=0), body)
-        self._next = number + 1, first + header.count
+        count = header.count or self.layout.count - first
+        is_new = self._add(coder, replace(header, first=first, count=count, number=0), body)
+        self._next = number + 1, first + count
         return is_new
 
     def _decode(self, coder: Coder, first: int, count: int, body: bytes) -> None:

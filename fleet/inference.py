@@ -271,6 +271,7 @@ class Device:
             count = thrifty_burst(around.payload) if thrifty else len(unsent)
             burst, unsent = unsent[:count], unsent[count:]
             overdue = show(burst, last=not unsent)
+            # The last packet may say 0: it is all the rest, and nothing follows it.
             shown += sum(Header.unpack(packet).count for packet in burst)
         if rests:
             # What a device that rests did not get an answer to was lost, or the hub is gone: it says all of it again.

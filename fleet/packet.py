@@ -18,7 +18,8 @@ bytes    field                 meaning
 The short header has the same bytes 0 to 2, but for a codec of :data:`CONTINUED`, and then:
 
 =======  ====================  =========================================================
-3-4      count, number         count in the low ten bits; in the high six, which packet of the cut it is, from 1
+3-4      count, number         count in the low ten bits, 0: all that is left of the stage; in the high six, which
+                               packet of the cut it is, from 1
 =======  ====================  =========================================================
 
 Packet 0 of such a cut has the header of eight bytes and the codec :data:`LEADS`.
@@ -101,7 +102,8 @@ class Header:
         stage: 0..14, or :data:`LOCAL_ANSWER_STAGE`.
         codec: 0..7, see :mod:`fleet.codec`.
         first: index of the first coefficient, 0..65535; a short header does not say it.
-        count: number of coefficients, 0..4095, in a short header 0..1023.
+        count: number of coefficients, 0..4095, in a short header 0..1023; 0 there says that they are all that is left
+            of the stage, which may be more.
         age: connection events since the frame was captured, 0..15, saturating; a short header does not say it.
         sequence: 0..255; a short header does not say it.
         more: another packet follows in the same connection event.

@@ -77,6 +77,7 @@ def test_golden_header_whose_fields_share_a_byte():
 def test_golden_short_header():
     # id 34 12 | more, codec 4, stage 0 -> c0 | number 5, count 0x123 -> 0x1523 -> 23 15
     assert Header(0x1234, 0, 2, 0, 0x123, more=True, number=5).pack() == bytes.fromhex("34 12 c0 23 15")
+    assert Header(0x1234, 0, 2, 0, 0, number=1).pack() == bytes.fromhex("34 12 40 00 04")
     # codec 5, stage 0 -> 50; age 1, count 0x123 -> 0x1123 -> 23 11
     packed = Header(0x1234, 0, 2, 0, 0x123, age=1, sequence=7, leads=True).pack()
     assert packed == bytes.fromhex("34 12 50 00 00 23 11 07")

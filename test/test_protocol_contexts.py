@@ -68,8 +68,9 @@ def check(layout, levels, payload):
         assert header.number or header.first == first
         assert header.leads == (number == 0)
         assert len(packet) <= payload
-        assert stage.encode(in_order(layout, levels), first, header.count) == packet[header.size :]
-        first += header.count
+        count = header.count or layout.count - first
+        assert stage.encode(in_order(layout, levels), first, count) == packet[header.size :]
+        first += count
     assert first == layout.count
 
 
@@ -104,6 +105,36 @@ def test_guessed_numbers_take_fewer_bytes_than_those_that_are_coded_alone():
     alone = replace(layout, contexts=None, tables=count_tables(layout, layout.quantiser.dequantise(samples)))
     sizes = [sum(sum(map(len, packets_of(each, levels, 244))) for levels in maps) for each in (layout, alone)]
     assert sizes[0] < 0.92 * sizes[1]
+
+
+def test_a_packet_holds_all_that_is_left_of_a_stage_however_many_that_are():
+    """A header that counts to 1023 would otherwise make another packet of the last few, which are cheap."""
+    layout, _ = guessing(channels=12, grid=16)
+    calm = np.broadcast_to(np.asarray(layout.contexts.zero)[:, None, None], (12, 16, 16)).copy()
+    calm[:3] = smooth(np.random.default_rng(4), 1, 3, 16, 32)[0]
+    packets = packets_of(layout, calm, 244)
+    headers = [Header.unpack(packet) for packet in packets]
+    assert headers[-1].count == 0
+    assert layout.count - sum(header.count for header in headers) > 1023
+    assert all(0 < header.count <= 1023 for header in headers[1:-1])
+    for order in (packets, packets[::-1]):
+        buffer = StageBuffer(layout)
+        for packet in order:
+            add(buffer, packet)
+        assert buffer.complete
+        np.testing.assert_array_equal(buffer.features(), calm)
+    check(layout, calm, 244)
+
+
+def test_nothing_comes_behind_the_packet_with_all_that_is_left():
+    layout, maps = guessing()
+    packets = packets_of(layout, maps[0], 60)
+    buffer = StageBuffer(layout)
+    for packet in packets:
+        add(buffer, packet)
+    with pytest.raises(PacketError, match="coefficients"):
+        add(buffer, Header(7, 0, RANGED.number, 0, 0, number=len(packets)).pack() + b"\x55")
+    assert buffer.complete
 
 
 def test_what_no_sample_showed_is_coded_all_the_same():

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.bundle import Bundle
-from fleet.codec import FloatArray, encode_stage
+from fleet.codec import FloatArray, runs_of
 from fleet.coders import Coder, view
 from fleet.evaluation.accuracy import Recorded, exit_logits
 from fleet.evaluation.scores import judge
 from fleet.exits import softmax
 from fleet.fusion import CloudNetwork
 from fleet.layout import StageLayout
-from fleet.packet import Header
 
 FEWEST = 4
 PAYLOAD = 60
@@ -29,8 +28,8 @@ def packet_ends(layout: StageLayout, latents: FloatArray, coder: Coder, payload:
     """For every image, the place behind the last coefficient of each packet."""
     ends = []
     for latent in latents:
-        packets = encode_stage(layout, latent, inference_id=0, payload=payload, coder=coder)
-        ends.append(np.cumsum([Header.unpack(packet).count for packet in packets]))
+        runs = runs_of(layout, coder.coefficients(layout, latent), coder, payload, 0, layout.count)
+        ends.append(np.asarray([run.first + run.count for run in runs for _ in run.bodies]))
     return ends
 
 
