@@ -43,6 +43,8 @@ __all__ = [
     "encode_stage",
 ]
 
+CUT = 2
+"""Grows with every change of how a stage is cut into packets: what is recorded of another number is recorded anew."""
 MAX_OPEN_RUNS = 8
 """Runs of which some pieces arrived; the oldest is forgotten for another one."""
 MAX_EARLY = 128

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.bundle import Bundle, sha256_of
+from fleet.codec import CUT
 from fleet.errors import FleetError
 from fleet.exits import Classes
 from fleet.packet import PICTURE
@@ -373,7 +374,11 @@ def picture_of(bundle: Bundle) -> dict[str, Any]:
         return {}
     manifest = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
     files = {bundle.picture_file, *bundle.picture.files.values()}
-    parts = {"picture": manifest["picture"], "files": {name: bundle.checksums[name] for name in sorted(files)}}
+    parts = {
+        "picture": manifest["picture"],
+        "files": {name: bundle.checksums[name] for name in sorted(files)},
+        "cut": CUT,
+    }
     content = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     alone = bundle.coder.decodes_alone(bundle.layouts[PICTURE])
     return {"content": content, "macs": dict(bundle.picture.macs), "alone": alone}
