@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform as platform_module
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ def run_sweep(
             done(len(found[number]))
     else:
         # Fresh processes: a fork of one in which torch's threads run may never return.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
             waiting: dict[Future[list[dict[str, Any]]], int] = {
                 pool.submit(_rows_of, trace.path, plan, chunk): number for number, chunk in enumerate(chunks)
             }
@@ -94,6 +96,18 @@ def run_sweep(
         "schemes": schemes(trace, rows),
         "rows": rows,
     }
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that began it does: a sweep that is killed leaves nobody behind."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def conditions(trace: Trace, plan: Plan) -> dict[str, Any]:

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -315,6 +320,43 @@ def test_two_processes_give_what_one_gives(with_rivals):
     plan = parse_plan({**PLAN, "units": ["group", "class"]}, default_name="small")
     one, two = (run_sweep(Trace.load(with_rivals), plan, workers=n) for n in (1, 2))
     assert one == two
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc, which is not here")
+def test_a_sweep_that_is_killed_leaves_no_worker_behind(with_rivals, tmp_path):
+    config = tmp_path / "plan.yaml"
+    config.write_text(json.dumps({**PLAN, "units": ["group", "class"], "links": [{**LINKS[0], "packets": [1, 2, 3]}]}))
+    mark = f"FLEET_TEST_MARK={tmp_path.name}".encode()
+    command = [sys.executable, "-m", "fleet", "sweep", str(with_rivals), str(config), "--workers", "2"]
+    sweep = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "out.json")],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "FLEET_TEST_MARK": tmp_path.name},
+    )
+
+    def workers():
+        found = set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (entry / "environ").read_bytes() and b"spawn_main" in (entry / "cmdline").read_bytes():
+                    found.add(entry.name)
+            except OSError:  # it has just ended, or is somebody else's
+                continue
+        return found
+
+    def until(condition, what):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.02)
+
+    try:
+        until(lambda: len(workers()) == 2 or sweep.poll() is not None, "two workers")
+        assert sweep.poll() is None
+    finally:
+        sweep.kill()
+        sweep.wait()
+    until(lambda: not workers(), f"the end of {workers()}")
 
 
 def test_losses_slow_down_what_needs_every_byte(with_rivals, tmp_path):
