@@ -242,8 +242,8 @@ class Decider:
 
 
 BEGUN_PARTS = 3
-"""Thresholds that an exit is given while its own stage arrives: what little has come must be surer than what is nearly
-all, for the less is left to wait for. More than three would have to be told from too few pictures each."""
+"""Thresholds that an exit is given while its own stage arrives: on a little of it, it must be surer than on nearly all,
+for more is left that is worth waiting for. More than three would have to be told from too few pictures each."""
 
 
 def part_of(arrived: npt.ArrayLike, parts: int) -> npt.NDArray[np.intp]:

@@ -252,10 +252,12 @@ class Device:
         thrifty = rests and self.thrifty
         shown = 0  # coefficients
 
-        def rest_of_it() -> list[bytes]:
-            if shown == 0:
+        def cut_anew(unsent: list[bytes]) -> list[bytes]:
+            following = Header.unpack(unsent[0])  # of a run in pieces all begin with the same coefficient
+            begin = shown if following.number else following.first
+            if begin == 0:
                 cuts.clear()  # nothing of it was offered
-            return cut(around.payload, shown)
+            return cut(around.payload, begin)
 
         def show(burst: list[bytes], *, last: bool = True) -> float:
             around.offer(inference_id, PICTURE, burst)
@@ -267,8 +269,9 @@ class Device:
         unsent = packets
         while unsent:
             if max(map(len, unsent)) > around.payload:  # the link was renegotiated meanwhile
-                unsent = rest_of_it()
-            count = thrifty_burst(around.payload) if thrifty else len(unsent)
+                unsent = cut_anew(unsent)
+            # By the packets' own length: the payload may have grown since they were cut.
+            count = thrifty_burst(max(map(len, unsent))) if thrifty else len(unsent)
             burst, unsent = unsent[:count], unsent[count:]
             overdue = show(burst, last=not unsent)
             # The last packet may say 0: it is all the rest, and nothing follows it.

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.bundle import LocalExit
+from fleet.codec import StageBuffer, coder_named
 from fleet.errors import FleetError
 from fleet.inference import SOON_S, Device, answer_due_s, shows_again, thrifty_burst
 from fleet.link.parameters import LinkParameters
@@ -737,3 +738,43 @@ def test_what_is_left_of_a_picture_is_cut_anew_when_the_payload_changes(make_pic
     runs = [(h.first, h.count) for packets, _ in shown[:-1] for h in map(Header.unpack, packets)]
     assert [first for first, _ in runs[1:]] == [first + count for first, count in runs[:-1]]  # without a gap
     assert sum(count for _, count in runs) == device.bundle.layouts[0].count
+
+
+def test_a_run_in_pieces_is_said_whole_again_when_the_payload_shrinks_in_its_midst(make_picture):
+    device, around = make_picture(thrifty=True, hub_seconds=1e9)
+    bundle = replace(device.bundle, coder=coder_named("paper"))
+    device = replace(device, bundle=bundle)
+    heard, offers, offer = StageBuffer(bundle.layouts[0]), [], around.offer
+
+    def then_shrink(inference_id, stage, packets):
+        offers.append((stage, packets))
+        offer(inference_id, stage, packets)
+        if len(offers) == 1:
+            around.scheduler.configure(around.link.replace(payload=24))
+
+    around.offer = then_shrink
+    infer(device, around)
+    parts = [packets for stage, packets in offers if stage == 0][:-1]  # then all of it once more
+    for packet in itertools.chain(*parts):
+        heard.add(Header.unpack(packet), packet)
+    assert heard.complete
+
+
+def test_a_payload_that_grows_does_not_make_a_thrifty_device_crawl(make_picture, monkeypatch):
+    monkeypatch.setattr("fleet.inference.THRIFTY_BYTES", 122)
+    offers = {}
+    for grows in (False, True):
+        device, around = make_picture(thrifty=True, hub_seconds=1e9)
+        if grows:
+            offer, seen = around.offer, []
+
+            def then_grow(inference_id, stage, packets, offer=offer, seen=seen, around=around):
+                offer(inference_id, stage, packets)
+                seen.append(stage)
+                if len(seen) == 1:
+                    around.scheduler.configure(around.link.replace(payload=244))
+
+            around.offer = then_grow
+        infer(device, around)
+        offers[grows] = len([stage for _, stage, _, _ in around.offers if stage == 0])
+    assert offers[True] <= offers[False]

@@ -72,9 +72,11 @@ def calibrate(
         decider = replace(decider, thresholds=whole, begun=begun)
     most = 1 + max(map(len, decider.begun.values()), default=0)
     how_many = "one threshold" if single else f"{most} thresholds an exit" if most > 1 else "a threshold an exit"
+    lost = found.whole.mean() - method.outcome(found, decider.thresholds, decider.begun).accuracy
+    kept = f"at most {max_loss:g} points lost {'in all' if single else 'an exit'}, {100 * lost:.1f} on these pictures"
     note = (
         f"`fleet calibrate` on {len(recorded)} labelled pictures, {precision} stages, {trigger} of the {unit}, "
-        f"{how_many}, at most {max_loss:g} points lost."
+        f"{how_many}, {kept}."
     )
     saved = _write(replace(loaded, notes={**loaded.notes, "calibration": note}), decider, target)
     result = _result(saved, found, {"data": data, "single": single, "max_loss": max_loss, "precision": precision})

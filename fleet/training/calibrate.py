@@ -21,7 +21,9 @@ MAX_LOSS = 0.01
 MIN_PICTURES = 20
 """A handful of images says nothing about a threshold."""
 ENOUGH_FOR_TWO = 250
-"""Of fewer pictures of either kind one threshold for both is the better guess; so for each part of a stage."""
+"""Of fewer pictures of either kind one threshold for both is the better guess."""
+ENOUGH_FOR_PARTS = 500
+"""Of fewer pictures of each part of a stage one threshold for all parts is."""
 SWEPT = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 """Thresholds that are tried for all exits at once: 0.1 to 0.9."""
 
@@ -165,32 +167,49 @@ def two_thresholds(
     """Thresholds of every exit for a complete stage, and for one that has only begun to arrive.
 
     An exit that has seen half of its stage is as sure as it was trained to be, but its successors know better: what
-    is worth waiting for differs, and the more so the less has arrived.
+    is worth waiting for differs, and the more so the less has arrived. So what suffices of little suffices of more.
 
     Args:
         found: of :func:`judged`, with ``partial``.
         max_loss: as :func:`thresholds` takes it.
 
     Returns:
-        Both by exit, the second with as many numbers as there are pictures for (:attr:`fleet.exits.Decider.begun`), and
-        empty where there are too few to tell the two apart.
+        Both by exit. The second is empty where there are too few pictures to tell the two apart, and else has one
+        number an exit, or as many as :data:`fleet.exits.BEGUN_PARTS` (:attr:`fleet.exits.Decider.begun`) where there
+        are pictures enough for each part and all exits together lose no more than ``max_loss`` with them.
     """
+    begun = found.arrived < 1.0
+    if min(begun.sum(axis=1).min(), (~begun).sum(axis=1).min()) < ENOUGH_FOR_TWO:
+        everything = np.ones(len(found.whole), np.bool_)
+        return {
+            k: v for n in found.stages for k, v in thresholds(found.part(n, everything), max_loss=max_loss).items()
+        }, {}
+    parts = part_of(found.arrived, BEGUN_PARTS)
+    fewest = min((begun & (parts == k)).sum(axis=1).min() for k in range(BEGUN_PARTS))
+    if fewest >= ENOUGH_FOR_PARTS:
+        whole, several = _by_arrival(found, BEGUN_PARTS, max_loss)
+        if found.whole.mean() - outcome(found, whole, several).accuracy <= max_loss:
+            return whole, several
+    return _by_arrival(found, 1, max_loss)
+
+
+def _by_arrival(found: Judged, many: int, max_loss: float) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
+    """Thresholds for complete stages, and so many for such as have begun to arrive."""
     whole: dict[int, float] = {}
     begun: dict[int, tuple[float, ...]] = {}
     for n, arrived in zip(found.stages, found.arrived, strict=True):
         there = arrived >= 1.0
-        if min(there.sum(), (~there).sum()) < ENOUGH_FOR_TWO:
-            whole |= thresholds(found.part(n, np.ones_like(there)), max_loss=max_loss)
-            continue
-        whole |= thresholds(found.part(n, there), max_loss=max_loss)
-        parts = part_of(arrived, BEGUN_PARTS)
-        kinds = [~there & (parts == k) for k in range(BEGUN_PARTS)]
-        if min(map(np.sum, kinds)) < ENOUGH_FOR_TWO:
-            kinds = [~there]
-        levels = tuple(thresholds(found.part(n, kind), max_loss=max_loss).get(n, float("inf")) for kind in kinds)
+        least = thresholds(found.part(n, there), max_loss=max_loss).get(n, float("inf"))
+        if least < float("inf"):
+            whole[n] = least
+        levels: list[float] = []
+        for part in range(many - 1, -1, -1):
+            kind = ~there & (part_of(arrived, many) == part)
+            least = max(least, thresholds(found.part(n, kind), max_loss=max_loss).get(n, float("inf")))
+            levels.insert(0, least)
         # An exit that may answer late but never early must say so: what is missing is taken from the other.
-        if n in whole or min(levels) < float("inf"):
-            begun[n] = levels
+        if n in whole:
+            begun[n] = tuple(levels)
     return whole, begun
 
 

@@ -82,14 +82,23 @@ def only_writer(output: Path) -> Iterator[None]:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint of tensors, numbers, strings, lists and dictionaries, atomically.
 
-    A process killed at any moment leaves the old file or the new one, never a part.
+    A process killed at any moment leaves the old file or the new one in its place.
+
+    Raises:
+        FleetError: it cannot be written.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with draft.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except (OSError, RuntimeError) as err:  # torch makes the second of a full disk
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err).partition("\n")[0]
+        raise FleetError(f"cannot write {path}: {reason}") from err
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

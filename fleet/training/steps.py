@@ -88,6 +88,8 @@ def run_steps(
             rate = (training.step - first) * plan.batch / (time.monotonic() - begun)
             listen(StepProgress(training.step, plan.steps, training.loss, rate))
             saving.now_and_then()
+        if training.step > first:
+            saving.now()  # what is done behind the last step may take minutes, and be interrupted
 
 
 def write_log(path: Path, rows: Sequence[dict[str, float]]) -> None:

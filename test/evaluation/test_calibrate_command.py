@@ -174,7 +174,7 @@ def test_begun_stages_get_a_threshold_of_their_own_where_there_are_pictures_enou
     assert whole[1] == pytest.approx(0.6, abs=1e-3)
     assert begun[1] == (pytest.approx(0.9, abs=1e-3),)
     assert method.outcome(judged(200), whole, begun).accuracy == 1.0
-    assert method.two_thresholds(judged(800), max_loss=0.0)[1][1] == (begun[1][0],) * 3
+    assert method.two_thresholds(judged(1200), max_loss=0.0)[1][1] == (begun[1][0],) * 3
     assert method.two_thresholds(judged(20), max_loss=0.0) == (method.thresholds(judged(20), max_loss=0.0), {})
 
 
@@ -223,3 +223,20 @@ def test_the_parts_of_a_stage_get_thresholds_of_their_own_where_there_are_pictur
     )
     _, begun = method.two_thresholds(found, max_loss=0.0)
     assert begun[1] == (pytest.approx(0.9, abs=1e-3), pytest.approx(0.6, abs=1e-3), pytest.approx(0.6, abs=1e-3))
+
+
+def test_what_suffices_of_little_suffices_of_more():
+    # By chance exit 1 looks better on the first third than on what follows, and on the complete stage than on both.
+    arrived = method.begun_shares(6000, newest=True, seed=1)
+    certain = np.random.default_rng(1).random(6000) < 0.5
+    right = certain | (arrived <= 1 / 3)
+    logits = [
+        sure("vehicle" if good else "none", 0.9 if high else 0.6) for good, high in zip(right, certain, strict=True)
+    ]
+    whole = np.asarray([sure("vehicle", 0.9)] * 6000)
+    found = method.judged(
+        Decider(CLASSES, {}, {}), {1: np.asarray(logits), LOCAL_ANSWER_STAGE: whole}, np.zeros(6000, int), partial=True
+    )
+    complete, begun = method.two_thresholds(found, max_loss=0.0)
+    assert [*begun[1], complete[1]] == sorted([*begun[1], complete[1]], reverse=True)
+    assert method.outcome(found, complete, begun).accuracy == 1.0

@@ -18,7 +18,7 @@ from fleet.evaluation.report.measures import (
     tolerated_loss,
     wins,
 )
-from fleet.evaluation.report.sweeps import Evidence, Row, load_sweep
+from fleet.evaluation.report.sweeps import Evidence, Result, Row, load_sweep
 from fleet.evaluation.report.verdicts import Mark, Outcome, verdict
 
 
@@ -139,6 +139,9 @@ def test_unrecorded_terms_are_those_of_the_bound_and_what_lies_beyond():
 def test_shares_of_the_first_stages_count_the_hub_s_exits_only():
     result = Row(row(), "").schemes["fleet"]
     assert early_share(result) == pytest.approx(0.7)
+    shown = Result("fleet", {"exits": {"0 begun, part 1 of 3": 0.5, "5": 0.25, "device": 0.25}})
+    assert early_share(shown) == pytest.approx(0.5)
+    assert hub_share(shown) == pytest.approx(0.75)
     assert hub_share(result) == pytest.approx(0.9)
 
 

@@ -31,6 +31,7 @@ _MANNERS = {
     "patient": "an unsure last exit leaves the answer to the device",
     "parts": "thresholds of their own for stages that have only begun",
     "fill": "events are filled up with the stage before",
+    "thirds": "a threshold for each third of the picture while it arrives",
 }
 SCHEME_STEP = {
     "fleet-no-tail-drop": 3,

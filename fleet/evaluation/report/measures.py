@@ -238,7 +238,7 @@ def _crossing(
 
 
 def hub_stage(name: str) -> int | None:
-    """The stage of a hub's exit from the name under which a sweep counts it: ``3``, ``3 begun``; else None."""
+    """The stage of a hub's exit from the name under which a sweep counts it, as ``3`` or ``3 begun``; else None."""
     number = name.partition(" ")[0]
     return int(number) if number.isdigit() else None
 
@@ -251,10 +251,11 @@ def hub_share(result: Result) -> float:
 
 
 def early_share(result: Result, stages: int = 3) -> float | None:
-    """Share of the images that a hub's exit of the first stages answers."""
+    """Share of the images that a hub's exit of the first stages answers, that on the picture itself counted, too."""
     if not result.exits:
         return None
-    return sum(float(share) for name, share in result.exits.items() if (hub_stage(name) or stages + 1) <= stages)
+    shares = [(hub_stage(name), float(share)) for name, share in result.exits.items()]
+    return sum(share for stage, share in shares if stage is not None and stage <= stages)
 
 
 def settings_text(setting: Setting, *, without: Sequence[str] = ()) -> tuple[str, ...]:
