@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 FORMAT = 2
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_INPUT_SIZE = 4096
+MOST_LEVELS = 64
 Precision = Literal["float", "int8"]
 
 
@@ -360,7 +361,10 @@ class Bundle:
 
 def _levels(value: Any) -> tuple[float, ...]:
     """Thresholds of a stage that arrives: a number, or a list of them."""
-    return tuple(float(v) for v in value) if isinstance(value, list) else (float(value),)
+    levels = value if isinstance(value, list) else [value]
+    if len(levels) > MOST_LEVELS or any(isinstance(v, bool) or not isinstance(v, int | float) for v in levels):
+        raise FleetError(f"thresholds_begun has a number, or up to {MOST_LEVELS} of them, an exit")
+    return tuple(float(v) for v in levels)
 
 
 def _flag(value: Any, name: str) -> bool:

@@ -120,6 +120,16 @@ def test_two_thresholds_an_exit_and_patience_survive_the_manifest(directory, sma
         Bundle.load(directory)
 
 
+@pytest.mark.parametrize("levels", [True, "0.5", None, [], [[0.5]], [0.5, "0.6"], [0.5] * 65, [math.nan]], ids=str)
+def test_thresholds_of_begun_stages_that_are_no_numbers_are_refused_in_one_line(directory, levels):
+    content = json.loads((directory / MANIFEST).read_text())
+    content["decision"]["thresholds_begun"] = {"1": levels}
+    (directory / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(FleetError) as caught:
+        Bundle.load(directory)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_files_of_a_precision_that_was_not_exported_are_named(directory):
     bundle = Bundle.load(directory)
     assert bundle.stage_path(bundle.stages[0], "float") == directory / "1.onnx"

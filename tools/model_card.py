@@ -8,6 +8,7 @@ Usage: ``model_card.py BUNDLE``. Reads ``manifest.json``, ``evaluation.json`` an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -145,6 +146,11 @@ def _shares(found: dict[str, Any]) -> str:
     )
 
 
+def identity_of(bundle: Path) -> str:
+    """What evaluations call a bundle: the first bytes of its manifest's SHA-256."""
+    return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()[:16]
+
+
 def main(arguments: list[str]) -> int:
     """Write the card; returns the exit code."""
     if len(arguments) != 1:
@@ -158,6 +164,12 @@ def main(arguments: list[str]) -> int:
         beginning = bundle / "origin.md"
         origin = beginning.read_text(encoding="utf-8").strip() if beginning.exists() else ""
         int8 = json.loads(other.read_text(encoding="utf-8")) if other.exists() else None
+        for name, found in (("evaluation.json", evaluation), (other.name, int8 or evaluation)):
+            if found["conditions"]["identity"] != identity_of(bundle):
+                raise ValueError(f"{bundle / name} is of another bundle: measure it anew with fleet evaluate")
+    except KeyError as err:
+        print(f"model_card.py: {bundle}: there is no {err}", file=sys.stderr)  # noqa: T201
+        return 2
     except (OSError, ValueError) as err:
         print(f"model_card.py: {err}", file=sys.stderr)  # noqa: T201
         return 2

@@ -49,8 +49,8 @@ def study(
 ) -> None:
     """Train exits that differ in one thing behind the same base network, and measure what that brings.
 
-    Interrupted trainings go on where they were last saved, minutes before. Two processes with one thread each
-    (--threads 1) and different --only are faster than one with two.
+    Trainings that Ctrl-C ends go on where they were, killed ones where they were last saved, minutes before. Two
+    processes with one thread each (--threads 1) and different --only are faster than one with two.
     """
     import torch  # noqa: PLC0415
 

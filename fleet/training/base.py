@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -188,10 +189,11 @@ class BaseTraining:
                     self._run_epoch(epoch, listen, saving)
                     saving.now()
                     self.write_log()
+        self.write_log()  # once more: the last time it may have been interrupted
         return self.rows[-1]
 
     def _run_epoch(self, epoch: Epoch, listen: Listener, saving: Saving) -> None:
-        start, before, rate = time.monotonic(), self.epoch_images, 0.0
+        start, before, rate = time.monotonic(), self.epoch_images, math.nan  # no step may be left to do
         batch = self.config.optimiser.batch
         for step, chosen in epoch_batches(epoch, len(self.train), batch, self.config.seed):
             if step < self.step:

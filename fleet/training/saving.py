@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,5 +73,7 @@ class Saving:
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._inside and not self._asked:
             self._asked = True
+            # Not print: a signal may come in the midst of another one.
+            os.write(sys.stderr.fileno(), b"ending after this step; Ctrl-C again ends at once, without saving\n")
         elif self._before is not None:
             self._before(number, frame)
