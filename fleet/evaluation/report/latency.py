@@ -95,7 +95,7 @@ def _tables(context: Context, unit: str, account: Account, scale: float, *, fold
             ),
             tuple(_why(line, series, ours) for line, series in lines),
             conditions,
-            ("Bound: the best rival's latency over the shortest that any scheme can have that sends something.",),
+            ("Bound: the best rival's latency over mean wait, one CI and the hub's time, see the scoreboard.",),
             folded=True,
         )
 
