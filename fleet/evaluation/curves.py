@@ -13,6 +13,7 @@ from fleet.evaluation.contest import Contest
 from fleet.evaluation.outcomes import Outcomes, local_outcomes
 from fleet.evaluation.plan import VARIANTS
 from fleet.evaluation.schemes.local import choose_local
+from fleet.evaluation.schemes.ours import Race
 from fleet.evaluation.stopping import SINGLE, Choice, choose_each
 from fleet.evaluation.trace import SPLITS
 from fleet.link.parameters import LinkParameters
@@ -41,16 +42,20 @@ def curves(contest: Contest, link: LinkParameters) -> dict[str, list[dict[str, A
 
 def _ours(contest: Contest, name: str, link: LinkParameters) -> Iterator[dict[str, Any]]:
     variant = VARIANTS[name]
-    manner = variant.manners[0]
-    calibration, test = (contest.race(variant, manner, split, link, ()) for split in SPLITS[::-1])
-    choices: list[tuple[str, Choice]]
+    calibration, tests = (
+        [contest.race(variant, manner, split, link, ()) for manner in variant.manners] for split in SPLITS[::-1]
+    )
+    choices: list[tuple[str, Choice, Race]] = []
     if variant.each:
-        levels = [contest.target + beside for beside in TARGETS]
-        choices = [(f"target {level:.3f}", choose_each(calibration.runs, level)) for level in levels]
+        for level in (contest.target + beside for beside in TARGETS):
+            by_manner = [choose_each(race.runs, level) for race in calibration]
+            best = min(range(len(by_manner)), key=lambda k: by_manner[k].score.rank(level))
+            choices.append((f"target {level:.3f}", by_manner[best], tests[best]))
     else:
-        same = [np.full(calibration.exits, level) for level in SINGLE]
-        choices = [(f"{t[0]:g}", Choice(tuple(t.tolist()), calibration.runs.score(t))) for t in same]
-    for what, choice in choices:
+        runs, test = calibration[0].runs, tests[0]
+        same = [np.full(runs.exits, level) for level in SINGLE]
+        choices += [(f"{t[0]:g}", Choice(tuple(t.tolist()), runs.score(t)), test) for t in same]
+    for what, choice, test in choices:
         outcomes, right, who = test.end(choice.thresholds)
         shares = np.bincount(who, minlength=len(test.names)) / len(who)
         exits = {n: round(float(share), 4) for n, share in zip(test.names, shares, strict=True) if share}

@@ -84,7 +84,11 @@ _FILL = "room that the newest stage leaves in an event goes to the stage before"
 _HOLD = "an exit waits for the burst's last packet"
 _BEST = "fleet-patient, -parts and -fill, and -hold where calibration says so"
 
-_PICTURE = "the picture itself travels, the hub answers on it, once the burst is over where that pays; the device rests"
+_PICTURE = (
+    "the picture itself travels, the hub answers on it, once the burst is over where that pays; the device rests, \
+where the hub is the sooner"
+)
+_THIRDS = f"{_PICTURE}; a threshold for each third of it while it arrives"
 
 VARIANTS: Mapping[str, Variant] = {
     "fleet": Variant(note="one threshold an exit"),
@@ -109,9 +113,9 @@ VARIANTS: Mapping[str, Variant] = {
         step="5, 7",
         note=f"{_BEST}, and fleet-race",
     ),
-    "fleet-picture": Variant(picture=True, thirds=True, undecided=("hold",), step="4", note=_PICTURE),
+    "fleet-picture": Variant(picture=True, thirds=True, undecided=("hold",), step="4", note=_THIRDS),
     "fleet-picture-one": Variant(
-        picture=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; one threshold while it arrives, not three"
+        picture=True, undecided=("hold",), step="4, 5", note=f"{_PICTURE}; one threshold while it arrives"
     ),
     "fleet-picture-race": Variant(
         picture=True,
@@ -119,7 +123,7 @@ VARIANTS: Mapping[str, Variant] = {
         thirds=True,
         undecided=("hold",),
         step="4, 7",
-        note=f"{_PICTURE}; with a race it never rests",
+        note=f"{_THIRDS}; local exits beside it where they pay, and then it never rests",
     ),
     "fleet-picture-thrifty": Variant(
         picture=True,
@@ -127,7 +131,7 @@ VARIANTS: Mapping[str, Variant] = {
         thirds=True,
         undecided=("hold",),
         step="4, 5",
-        note=f"{_PICTURE}; it goes in parts of {THRIFTY_BYTES} bytes, or a packet where that is more",
+        note=f"{_THIRDS}; where the device rests, it goes in parts of {THRIFTY_BYTES} bytes or a packet",
     ),
 }
 PLAIN = "fleet"

@@ -60,7 +60,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     whole.run()
 
     def interrupt(now: StepProgress) -> None:
-        if now.step == stop + 1:
+        if now.step == stop:
             raise KeyboardInterrupt
 
     broken = begin(colours, tmp_path / "broken")

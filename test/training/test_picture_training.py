@@ -59,7 +59,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     whole.run()
 
     def interrupt(now: StepProgress) -> None:
-        if now.step == 4:
+        if now.step == 3:
             raise KeyboardInterrupt
 
     broken = begin(colours, bundle, tmp_path / "broken")
