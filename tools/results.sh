@@ -46,7 +46,8 @@ done
 
 study=()  # its trainings take hours more: docs/evaluation.md, section 5
 [[ -s benchmarks/exits.json ]] && study=(--study benchmarks/exits.json)
-mapfile -t tables < <(find "$sweeps" -name '*.json' -not -name losses.json | sort)
-"$fleet" report "${tables[@]}" --losses "$sweeps/losses.json" --plan models/baselines/plan.json \
+# Of a link that stands in several files the first one's numbers count: the paper's own sweep.
+mapfile -t tables < <(find "$sweeps" -name '*.json' -not -name losses.json -not -name paper.json | sort)
+"$fleet" report "$sweeps/paper.json" "${tables[@]}" --losses "$sweeps/losses.json" --plan models/baselines/plan.json \
     --model models/backyard --ours fleet-picture --ours fleet-picture-race --ours fleet-picture-thrifty \
     "${study[@]}" --output "$output"

@@ -85,8 +85,8 @@ _HOLD = "an exit waits for the burst's last packet"
 _BEST = "fleet-patient, -parts and -fill, and -hold where calibration says so"
 
 _PICTURE = (
-    "the picture itself travels, the hub answers on it, once the burst is over where that pays; the device rests, \
-where the hub is the sooner"
+    "the picture itself travels, the hub answers on it, once the burst is over where that pays; "
+    "the device rests, where the hub is the sooner"
 )
 _THIRDS = f"{_PICTURE}; a threshold for each third of it while it arrives"
 

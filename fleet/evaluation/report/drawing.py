@@ -40,6 +40,7 @@ STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "fleet": {"color": OURS, "marker": "o", "linestyle": "-"},
     "fleet-race": {"color": OURS_TOO, "marker": "D", "linestyle": "--"},
     "fleet-single": {"color": OURS_TOO, "marker": "s", "linestyle": ":"},
+    "fleet-thrifty": {"color": OURS, "marker": "h", "linestyle": ":"},
     "local": {"color": LOCAL, "marker": "s", "linestyle": "-"},
     "partition": {"color": PARTITION, "marker": "^", "linestyle": "-"},
     "jpeg": {"color": JPEG, "marker": "v", "linestyle": "-"},
@@ -55,7 +56,7 @@ def style_of(name: str, place: int = 0) -> Mapping[str, Any]:
     """Colour, marker and dash of a scheme or family; of unknown ones by their place."""
     found = STYLES.get(name)
     if found is None and name.startswith("fleet"):
-        found = STYLES["fleet-race" if name.endswith("race") else "fleet"]
+        found = STYLES.get(f"fleet-{name.rpartition('-')[2]}", STYLES["fleet"])
     if found is not None:
         return found
     return {"color": _RIVALS[place % 5], "marker": _MARKERS[place % 5], "linestyle": "-"}

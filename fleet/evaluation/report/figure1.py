@@ -127,19 +127,21 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
 def _cdf_table(context: Context, rows: Sequence[Row]) -> Table:
     lines: list[tuple[Cell | str, ...]] = []
     found = (e for row in rows for _, e in _histograms(row, context.evidence.ours))
-    stages = max((n for e in found for n, _ in _cumulated(e)), default=1)
+    stages = range(1, 2)
+    if told := [n for e in found for n, _ in _cumulated(e)]:
+        stages = range(min(1, *told), 1 + max(told))
     for row in rows:
         for label, exits in _histograms(row, context.evidence.ours):
             shares = dict(_cumulated(exits))
             own = sum(float(v) for k, v in exits.items() if hub_stage(k) is None)
-            cells = [f"{shares[n]:.0%}" if n in shares else NONE for n in range(1, stages + 1)]
+            cells = [f"{shares[n]:.0%}" if n in shares else NONE for n in stages]
             lines.append(
                 (Cell(label, f"{scale_name(row.setting.time_scale)}, CI {row.ci_ms:g} ms"), *cells, f"{own:.0%}")
             )
     return Table(
         "figure-1a-table",
         "Figure 1a in numbers: images answered up to each stage",
-        ("operating point", *(f"#{n}" for n in range(1, stages + 1)), "#by the device"),
+        ("operating point", *(f"#{n}" for n in stages), "#by the device"),
         tuple(lines),
         context.conditions(rows, *settings_text(rows[0].setting, without=("time_scale",))),
         folded=True,

@@ -28,19 +28,21 @@ def section(context: Context) -> Section:
         command = missing_sweep("losses")
         return Section("losses", "Packet loss (section 4.3)", (NotRun("section 4.3, loss from 0 to 90 %", command),))
     rows = [row for found in groups.values() for row in found]
-    more = str(context.evidence.losses[0].conditions.get("losses", "")) if context.evidence.losses else ""
-    pictures = context.evidence.losses[0].conditions.get("test", {})
-    count = (
-        f"{pictures['pictures']} pictures"
-        if isinstance(pictures, dict) and "pictures" in pictures
-        else "pictures not recorded"
-    )
+    about = context.evidence.losses[0].conditions.get("losses", {}) if context.evidence.losses else {}
+    about = about if isinstance(about, dict) else {}
+    counts = sorted(set(about.get("first_pictures", {}).values()))
+    count = f"the first {' or '.join(map(str, counts))} pictures" if counts else "pictures not recorded"
+    more = [
+        f"{about['masks']} seeded masks" if "masks" in about else "",
+        str(about.get("kind", "")),
+        f"operating points: {about['points']}" if "points" in about else "",
+    ]
     conditions = context.conditions(
         rows,
         *settings_text(rows[0].setting, without=("phy", "packets", "time_scale")),
         f"CI {rows[0].ci_ms:g} ms",
         f"random loss on {count} of the test split",
-        *([more] if more else []),
+        *filter(None, more),
     )
     blocks: list[Block] = [
         _tolerance(context.evidence.ours, groups, conditions),

@@ -43,7 +43,6 @@ def section(context: Context) -> Section:
             "CIFAR-10 stands in for CIFAR-100: ten classes in place of a hundred. Its row is not comparable with the "
             "paper's.",
             "The Tiny-ImageNet here has 100 of the original's 200 classes.",
-            "ResNet34 and InceptionV3 take the same configuration with another `backbone:`.",
             "The paper's interval range for Tiny-ImageNet is not legible in the copy that this was made from.",
         ),
     )
@@ -105,11 +104,16 @@ def _lines(context: Context, evidence: Evidence, printed: paper.Model) -> list[t
                 text += f"; {times(comparison.ratio)} at {interval_ms(row.ci_ms)}"
                 note += "" if comparison.bound is None else f", bound {comparison.bound:.2f}×"
             where = f"not comparable: {stands_in} in place of {printed.data}" if stands_in else ""
-            found.append((Cell(text, note), Cell(trained, where), evidence.main[0].path.name))
+            source = evidence.main[0].path.name if w.best is None else w.best[0].sweep
+            found.append((Cell(text, note), Cell(trained, where), source))
     return found or [(Cell(NOT_RUN, "on this platform", "quiet"), trained, Cell(_command(printed), "", "", code=True))]
 
 
 def _command(printed: paper.Model) -> str:
-    name = printed.config if printed.backbone == "mobilenetv3" else f"{printed.config}-{printed.backbone}"
-    backbone = "" if printed.backbone == "mobilenetv3" else f" (with backbone: {printed.backbone})"
-    return f"fleet train config/training/{printed.config}.yaml{backbone} --data FOLDER --output runs/{name}"
+    config, name = f"config/training/{printed.config}.yaml", printed.config
+    change = ""
+    if printed.backbone != "mobilenetv3":
+        name = f"{printed.config}-{printed.backbone}"
+        change = f"sed 's/^backbone:.*/backbone: {printed.backbone}/' {config} > {name}.yaml && "
+        config = f"{name}.yaml"
+    return f"{change}fleet train {config} --data FOLDER --output runs/{name}"

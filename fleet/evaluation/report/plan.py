@@ -16,7 +16,8 @@ def section(context: Context) -> Section:
     plan = context.plan
     blocks: list[Block] = [
         Text(
-            "Every scheme starts from the same base network and gets the same data, augmentation and loss. Where two "
+            "Every scheme starts from the same base network and gets the same data, augmentation and loss; how many "
+            "images each saw is below, and differs. Where two "
             "processor cores "
             "could not afford a scheme's whole joint training, the cheaper published variant was used for theirs and "
             "ours alike; the "
