@@ -331,8 +331,8 @@ def section(context: Context) -> tuple[Section, dict[str, Any]]:
                 "the target "
                 "accuracy on the calibration split; the number is of the test split.",
                 "Right: the accuracies of ours and of the rival there, on the test split, which chose nothing. Equal "
-                "accuracy is the same target on the calibration split: a rival's smaller upload that misses it there by "
-                "little is not used, though it may be as right on the test split (Figures 7 to 9 show all of them).",
+                "accuracy is the same target on the calibration split: a rival's smaller upload that just misses it "
+                "there is not used, though it may be as right on the test split (Figures 7 to 9 show all of them).",
             ),
         ),
     )
