@@ -208,35 +208,31 @@ def test_pictures_that_name_only_groups_are_enough_for_temperatures():
     assert loss(best) <= min(loss(best * 1.05), loss(best / 1.05))
 
 
+def judged_by_arrival(pictures, right_if):
+    """Exit 1 is 0.9 or 0.6 sure, by chance, and right as ``right_if(arrived, sure)`` says; the whole network always is."""
+    arrived = method.begun_shares(pictures, newest=True, seed=1)
+    certain = np.random.default_rng(0).random(pictures) < 0.5
+    answers = zip(right_if(arrived, certain), certain, strict=True)
+    logits = [sure("vehicle" if right else "none", 0.9 if high else 0.6) for right, high in answers]
+    whole = np.asarray([sure("vehicle", 0.9)] * pictures)
+    return method.judged(
+        Decider(CLASSES, {}, {}),
+        {1: np.asarray(logits), LOCAL_ANSWER_STAGE: whole},
+        np.zeros(pictures, int),
+        partial=True,
+    )
+
+
 def test_the_parts_of_a_stage_get_thresholds_of_their_own_where_there_are_pictures_enough():
     # While less than a third has arrived, exit 1 is right where it is 0.9 sure; later also where it is 0.6 sure.
-    arrived = method.begun_shares(4000, newest=True, seed=1)
-    random = np.random.default_rng(0)
-    certain = random.random(4000) < 0.5
-    right = certain | (arrived > 1 / 3)
-    logits = [
-        sure("vehicle" if good else "none", 0.9 if high else 0.6) for good, high in zip(right, certain, strict=True)
-    ]
-    whole = np.asarray([sure("vehicle", 0.9)] * 4000)
-    found = method.judged(
-        Decider(CLASSES, {}, {}), {1: np.asarray(logits), LOCAL_ANSWER_STAGE: whole}, np.zeros(4000, int), partial=True
-    )
+    found = judged_by_arrival(4000, lambda arrived, certain: certain | (arrived > 1 / 3))
     _, begun = method.two_thresholds(found, max_loss=0.0)
     assert begun[1] == (pytest.approx(0.9, abs=1e-3), pytest.approx(0.6, abs=1e-3), pytest.approx(0.6, abs=1e-3))
 
 
 def test_what_suffices_of_little_suffices_of_more():
-    # By chance exit 1 looks better on the first third than on what follows, and on the complete stage than on both.
-    arrived = method.begun_shares(6000, newest=True, seed=1)
-    certain = np.random.default_rng(1).random(6000) < 0.5
-    right = certain | (arrived <= 1 / 3)
-    logits = [
-        sure("vehicle" if good else "none", 0.9 if high else 0.6) for good, high in zip(right, certain, strict=True)
-    ]
-    whole = np.asarray([sure("vehicle", 0.9)] * 6000)
-    found = method.judged(
-        Decider(CLASSES, {}, {}), {1: np.asarray(logits), LOCAL_ANSWER_STAGE: whole}, np.zeros(6000, int), partial=True
-    )
+    # By chance exit 1 looks better on the first third than on what follows, and than on the complete stage.
+    found = judged_by_arrival(6000, lambda arrived, certain: certain | (arrived <= 1 / 3))
     complete, begun = method.two_thresholds(found, max_loss=0.0)
     assert [*begun[1], complete[1]] == sorted([*begun[1], complete[1]], reverse=True)
     assert method.outcome(found, complete, begun).accuracy == 1.0
