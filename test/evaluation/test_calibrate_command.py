@@ -209,7 +209,7 @@ def test_pictures_that_name_only_groups_are_enough_for_temperatures():
 
 
 def judged_by_arrival(pictures, right_if):
-    """Exit 1 is 0.9 or 0.6 sure, by chance, and right as ``right_if(arrived, sure)`` says; the whole network always is."""
+    """Exit 1 is 0.9 or 0.6 sure, by chance, and right as ``right_if(arrived, sure)`` says; the network always is."""
     arrived = method.begun_shares(pictures, newest=True, seed=1)
     certain = np.random.default_rng(0).random(pictures) < 0.5
     answers = zip(right_if(arrived, certain), certain, strict=True)
