@@ -352,7 +352,7 @@ def _by_class(context: Context, ours: list[str]) -> str:
         return ""
     return (
         f"The lines below are judged by {context.evidence.unit}. Judged by single class, as the paper does, "
-        f"{', '.join(lines)}; a rival that does is then the faster, see latency.md and wake-words.md."
+        f"{', '.join(lines)}; the other rows are lost (latency.md, wake-words.md)."
     )
 
 
