@@ -25,7 +25,7 @@ from fleet.evaluation.judge import Judge
 from fleet.evaluation.lossy import lossy
 from fleet.evaluation.plan import PLAIN, VARIANTS, Plan
 from fleet.evaluation.resampling import RESAMPLES, Bootstrap
-from fleet.evaluation.trace import INDEX, SPLITS, Trace, picture_logits
+from fleet.evaluation.trace import INDEX, SPLITS, Trace, picture_logits, picture_sets
 from fleet.link.parameters import LinkParameters
 from fleet.link.radios import NRF5340
 from fleet.platforms import load_profile
@@ -142,6 +142,9 @@ def conditions(trace: Trace, plan: Plan) -> dict[str, Any]:
 def _about_losses(trace: Trace, plan: Plan) -> dict[str, Any]:
     assert plan.losses is not None
     pictures = {str(payload): count for payload, (count, _) in trace.index.sets.items()}
+    for payload in {link.payload for links in plan.links for link in links}:
+        if f"test/{picture_sets(payload)}" in trace.index.arrays:
+            pictures.setdefault(str(payload), trace.array("test", picture_sets(payload)).shape[1])
     return {
         "masks": plan.losses.masks,
         "first_pictures": pictures,

@@ -71,7 +71,7 @@ def _cumulated(exits: Mapping[str, float]) -> list[tuple[int, float]]:
             shares[stage] = shares.get(stage, 0.0) + float(share)
     total = 0.0
     found = []
-    for stage in range(1, max(shares, default=0) + 1):
+    for stage in range(min(1, *shares, 1), max(shares, default=0) + 1):
         total += shares.get(stage, 0.0)
         found.append((stage, total))
     return found
