@@ -127,7 +127,6 @@ def measure(
     coder: Coder, layout: StageLayout, latent: np.ndarray, jpeg: Callable[[], bytes], payload: int, repeats: int
 ) -> dict[str, Any]:
     """Times one stage; every round runs every contender once."""
-
     # Two in turn, for a coder remembers what it guessed for the packets of one picture.
     turn = itertools.cycle((latent, latent[:, ::-1]))
 
