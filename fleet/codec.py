@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 CUT = 2
-"""Grows with every change of how a stage is cut into packets: what is recorded of another number is recorded anew."""
+"""Grows with every change of how a picture is cut into packets: a trace of another number records it anew."""
 MAX_OPEN_RUNS = 8
 """Runs of which some pieces arrived; the oldest is forgotten for another one."""
 MAX_EARLY = 128

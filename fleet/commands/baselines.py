@@ -89,7 +89,7 @@ def _train(training: object, console: Console) -> None:
     with steps_bar(console, training.recipe.name) as tell:
 
         def listen(now: Moment) -> None:
-            tell(now, f"loss {now.loss:.3f}")
+            tell(now.step, now.steps, f"loss {now.loss:.3f}")
 
         training.train(listen)
     console.print(f"{training.recipe.name}: {training.step} steps, loss {training.loss:.3f}")

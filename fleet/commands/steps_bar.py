@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,23 +13,8 @@ LINE_EVERY = 100
 """Steps between lines where there is no terminal for a bar."""
 
 
-class Steps(Protocol):
-    """Where a training is."""
-
-    @property
-    def step(self) -> int:
-        """Steps done."""
-
-    @property
-    def steps(self) -> int:
-        """Of the whole run."""
-
-
-class Tell(Protocol):
-    """Shows where a training is."""
-
-    def __call__(self, now: Steps, text: str, /) -> None:
-        """After every step, with a few words."""
+Tell = Callable[[int, int, str], None]
+"""Shows where a training is: steps done, steps of the whole run, a few words."""
 
 
 @contextmanager
@@ -45,9 +29,9 @@ def steps_bar(console: Console, name: str) -> Iterator[Tell]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
 
-        def tell(now: Steps, text: str) -> None:
-            bar.update(task, completed=now.step, total=now.steps, description=f"{name} {text}")
-            if not console.is_terminal and now.step % LINE_EVERY == 0:
-                console.print(f"{name} step {now.step}/{now.steps} {text}")
+        def tell(step: int, steps: int, text: str) -> None:
+            bar.update(task, completed=step, total=steps, description=f"{name} {text}")
+            if not console.is_terminal and step % LINE_EVERY == 0:
+                console.print(f"{name} step {step}/{steps} {text}")
 
         yield tell

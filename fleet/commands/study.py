@@ -106,7 +106,7 @@ def _train(
     with only_writer(output / name), steps_bar(console, name) as tell:
 
         def listen(now: Any) -> None:
-            tell(now, f"loss {now.loss:.3f}")
+            tell(now.step, now.steps, f"loss {now.loss:.3f}")
 
         if name == DEPTH:
             _depth_run(plan, bundle, sets, output).train(listen)

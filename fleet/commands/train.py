@@ -165,7 +165,7 @@ def _train_base(training: BaseTraining, console: Console) -> None:
         def listen(now: BaseProgress) -> None:
             nonlocal shown
             where = f"epoch {now.epoch.number} at {now.epoch.phase.size}"
-            tell(now, f"{where}: loss {now.loss:.3f}, {now.images_per_s:.0f}/s")
+            tell(now.step, now.steps, f"{where}: loss {now.loss:.3f}, {now.images_per_s:.0f}/s")
             if len(training.rows) > shown:
                 shown = len(training.rows)
                 console.print(_in_words(training.rows[-1]))
@@ -251,7 +251,7 @@ def _run_exits(training: ExitTraining | PictureTraining, console: Console) -> No
     with steps_bar(console, "exits") as tell:
 
         def listen(now: StepProgress) -> None:
-            tell(now, f"loss {now.loss:.3f}, {now.images_per_s:.0f}/s")
+            tell(now.step, now.steps, f"loss {now.loss:.3f}, {now.images_per_s:.0f}/s")
 
         training.run(listen)
     console.print("exits: " + _in_words(training.rows[-1]))

@@ -180,10 +180,7 @@ def two_thresholds(
     """
     begun = found.arrived < 1.0
     if min(begun.sum(axis=1).min(), (~begun).sum(axis=1).min()) < ENOUGH_FOR_TWO:
-        everything = np.ones(len(found.whole), np.bool_)
-        return {
-            k: v for n in found.stages for k, v in thresholds(found.part(n, everything), max_loss=max_loss).items()
-        }, {}
+        return thresholds(found, max_loss=max_loss), {}
     parts = part_of(found.arrived, BEGUN_PARTS)
     fewest = min((begun & (parts == k)).sum(axis=1).min() for k in range(BEGUN_PARTS))
     if fewest >= ENOUGH_FOR_PARTS:

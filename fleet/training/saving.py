@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -74,6 +75,7 @@ class Saving:
         if self._inside and not self._asked:
             self._asked = True
             # Not print: a signal may come in the midst of another one.
-            os.write(sys.stderr.fileno(), b"ending after this step; Ctrl-C again ends at once, without saving\n")
+            with contextlib.suppress(OSError, ValueError):  # nobody need be there to read it
+                os.write(sys.stderr.fileno(), b"ending after this step; Ctrl-C again ends at once, without saving\n")
         elif self._before is not None:
             self._before(number, frame)

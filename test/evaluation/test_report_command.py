@@ -213,6 +213,22 @@ def test_the_scoreboard_has_every_measure_twice(results):
     assert [e["paper"] for e in lines if e["measure"].startswith("loss")] == ["18%", "18%", "40%", "40%", "60%", "60%"]
 
 
+def test_the_scoreboard_tells_how_right_both_were_and_what_is_left_to_win(tmp_path):
+    """The bound counts the hub's time beside an interval in which it may pass; 1.5 CI is what nobody can surpass."""
+    rows = [report_files.row(10.0), report_files.row(10.0, unit="class")]
+    rows[1]["schemes"]["fleet"] = {"reached": False, "calibration": {"accuracy": 0.5}}
+    rows[1]["speed_up"].pop("fleet")
+    ours, rival = rows[0]["schemes"]["fleet"], rows[0]["schemes"][rows[0]["best"]["all"]]
+    ours["accuracy"], rival["accuracy"] = 0.861, 0.872
+    report_files.write(tmp_path, few=report_files.document("few", rows))
+    report(tmp_path / "few.json", "--output", tmp_path / "results")
+    board = json.loads((tmp_path / "results" / "scoreboard.json").read_text())["scoreboard"]
+    note = next(e["note"] for e in board if e["ours"] == "fleet")
+    assert "right 86.1% against 87.2%" in note
+    assert f"of 1.5 CI alone {15.0 / ours['latency_ms']:.0%}" in note
+    assert "reaches the target accuracy in 0 of 1 rows" in (tmp_path / "results" / "README.md").read_text()
+
+
 # What is missing ----------------------------------------------------------------------------------------------
 def test_what_was_not_run_says_so_with_the_command(poor):
     found = texts(poor)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -97,6 +98,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import IO
 sys.path[:0] = [{tests!r}, {root!r}]
 import torch
 torch.set_num_threads(1)
@@ -212,6 +214,25 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     torch.save({"step": 3}, path)
     with pytest.raises(FleetError, match="of this version"):
         load_checkpoint(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 3})
+
+    def full(state: object, file: IO[bytes]) -> None:
+        file.write(b"half of it")
+        raise RuntimeError("no space left\nand more words")  # as torch says it
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(FleetError) as caught:
+        save_checkpoint(path, {"step": 4})
+    assert "no space left" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert load_checkpoint(path)["step"] == 3
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _cumulated(exits: Mapping[str, float]) -> list[tuple[int, float]]:
             shares[stage] = shares.get(stage, 0.0) + float(share)
     total = 0.0
     found = []
-    for stage in range(min(1, *shares, 1), max(shares, default=0) + 1):
+    for stage in range(min((1, *shares)), max(shares, default=0) + 1):
         total += shares.get(stage, 0.0)
         found.append((stage, total))
     return found
@@ -127,9 +127,8 @@ def _cdf(context: Context, rows: Sequence[Row]) -> Figure:
 def _cdf_table(context: Context, rows: Sequence[Row]) -> Table:
     lines: list[tuple[Cell | str, ...]] = []
     found = (e for row in rows for _, e in _histograms(row, context.evidence.ours))
-    stages = range(1, 2)
-    if told := [n for e in found for n, _ in _cumulated(e)]:
-        stages = range(min(1, *told), 1 + max(told))
+    told = [1, *(n for e in found for n, _ in _cumulated(e))]
+    stages = range(min(told), 1 + max(told))
     for row in rows:
         for label, exits in _histograms(row, context.evidence.ours):
             shares = dict(_cumulated(exits))

@@ -12,7 +12,7 @@ from fleet.evaluation.report.context import Context, name_of
 from fleet.evaluation.report.document import Block, Cell, Section, Table, Text
 from fleet.evaluation.report.estimate import NONE, NOT_REACHED, NOT_RUN, Estimate, interval_ms
 from fleet.evaluation.report.measures import energy_ratio, tolerated_loss, wins
-from fleet.evaluation.report.sweeps import REAL, Comparison, Row, Setting, scale_name
+from fleet.evaluation.report.sweeps import REAL, Row, Setting, scale_name
 from fleet.evaluation.report.verdicts import Mark, Measure, Outcome, verdict
 
 A77: Final = "cortex-a77-200"
@@ -95,7 +95,7 @@ class Board:
         value = comparison.ratio.value
         if comparison.bound is not None:
             note += f"; bound {comparison.bound:.2f}×, of it {value / comparison.bound:.0%}"
-            note += _of_whole_intervals(row, comparison)
+            note += _of_whole_intervals(row, ours)
         if found.unreached:
             note += f"; target missed at {found.unreached} of {len(found.points)} intervals"
         floor = goal = None
@@ -240,13 +240,10 @@ class Board:
         return Outcome(comparison.ratio.value, comparison.ratio.written(2, "×"), note)
 
 
-def _of_whole_intervals(row: Row, comparison: Comparison) -> str:
+def _of_whole_intervals(row: Row, ours: str) -> str:
     """The share of what a hub that takes no time would reach: the answer comes in the event after the first."""
-    rival = row.schemes.get(str(comparison.rival))
-    theirs = None if rival is None else rival.estimate("latency_ms")
-    if theirs is None or comparison.ratio is None:
-        return ""
-    return f"; of 1.5 CI alone {comparison.ratio.value * 1.5 * row.ci_ms / theirs.value:.0%}"
+    mine = row.schemes[ours].estimate("latency_ms")
+    return "" if mine is None else f"; of 1.5 CI alone {1.5 * row.ci_ms / mine.value:.0%}"
 
 
 def _right(row: Row, ours: str, rival: str | None) -> str:

@@ -47,6 +47,12 @@ class Recorded:
     local_stages: tuple[int, ...] = ()
     alone: bool = True
 
+    @property
+    def decodable_sets(self) -> npt.NDArray[np.intp]:
+        """Of states that are sets of one stage's packets, what a hub can decode, as sets, shape (states,)."""
+        seen = np.asarray([s.own | s.before for s in self.states.states])
+        return seen if self.alone else (seen ^ (seen + 1)) >> 1  # up to the first that is missing
+
 
 def split_picture(
     sizes: npt.NDArray[Any], ends: npt.NDArray[Any], payload: int, *, thrifty: bool
@@ -215,10 +221,9 @@ class Race:
         else:
             follows = np.append(counts[1:], np.zeros_like(counts[:1]), axis=0) > 0
             rest = np.where(follows, soon[counts], due[counts]).sum(axis=0)
-        arrived = [s.own | s.before if sets else s.own + burst * (s.stage - 1) for s in recorded.states.states]
-        seen, whole = np.asarray(arrived), (1 << total) - 1 if sets else total
-        if sets and not recorded.alone:
-            seen = (seen ^ (seen + 1)) >> 1  # up to the first that is missing
+        seen, whole = recorded.decodable_sets, (1 << total) - 1
+        if not sets:
+            seen, whole = np.asarray([s.own + burst * (s.stage - 1) for s in recorded.states.states]), total
         timeline = replay(
             air,
             recorded.packets,
@@ -298,10 +303,7 @@ class Race:
             places = [(s.stage - 1) * packets.ends.shape[1] + s.own - 1 for s in states.states]
             return np.asarray(ends[places] / whole, float)
         held = np.diff(np.maximum.accumulate(ends, axis=0), axis=0, prepend=0)
-        seen = np.asarray([s.own | s.before for s in states.states])
-        if not self.recorded.alone:
-            seen = (seen ^ (seen + 1)) >> 1  # up to the first that is missing
-        there = seen[:, None] >> np.arange(len(ends)) & 1
+        there = self.recorded.decodable_sets[:, None] >> np.arange(len(ends)) & 1
         out: FloatVector = (there @ held) / whole
         return out
 
